@@ -1,0 +1,325 @@
+"""Every bound, address and choice of the product, in frozen groups.
+
+Order of precedence, lowest first: default, file (`--config`), environment, flag. The environment
+name of a field is `SERVING_`, the group, the field, in capitals: `log.durability` is
+`SERVING_LOG_DURABILITY`; `data_dir` is `SERVING_DATA_DIR`. An unknown key, a wrong unit or an
+impossible combination stops the start with the setting's name, its value and what is permitted.
+
+Settings are read once, at start, and passed on by group to the object that needs them.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serving.errors import SettingInvalid
+
+PREFIX = "SERVING_"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=1)]
+
+
+class Group(BaseModel):
+    """A frozen group; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class HttpSettings(Group):
+    """The inference port and the limits of its protocol (RELIABILITY, default limits)."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Gateway worker processes; each has its own event loop, port share and log."""
+    max_connections: Count = 10_000
+    """Per worker; one more is refused with 503."""
+    backlog: Count = 1024
+    max_request_line_bytes: Bytes = 8 * 1024
+    max_head_bytes: Bytes = 32 * 1024
+    max_header_count: Count = 100
+    max_header_bytes: Bytes = 8 * 1024
+    max_body_bytes: Bytes = 16 * 1024 * 1024
+    max_buffered_bytes: Bytes = 256 * 1024 * 1024
+    """Request bodies being received by all connections of a worker; reading pauses above it."""
+    head_timeout_s: Seconds = 5.0
+    body_timeout_s: Seconds = 30.0
+    min_body_bytes_per_s: Count = 1024
+    """A body slower than this over its whole time is given up with 408."""
+    idle_timeout_s: Seconds = 60.0
+    write_timeout_s: Seconds = 30.0
+    head_cache_entries: Count = 4096
+    """Distinct request heads whose parse is remembered per worker."""
+
+
+class GrpcSettings(Group):
+    """The gRPC port is reserved; nothing listens on it yet."""
+
+    port: Port = 8001
+
+
+class MetricsSettings(Group):
+    """Prometheus metrics of every process, on one port."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8002
+
+
+class ControlSettings(Group):
+    """The control port and the leases of replicas."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8003
+    lease_s: Seconds = 10.0
+    """A replica that has not renewed for this long is no longer published."""
+    renew_s: Seconds = 2.0
+    reconcile_s: Seconds = 1.0
+    ready_timeout_s: Seconds = 180.0
+    """`serving up` gives up when the models are not ready by then."""
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> "ControlSettings":
+        if self.renew_s * 2 > self.lease_s:
+            raise ValueError("control.renew_s must be at most half of control.lease_s")
+        return self
+
+
+class AccessSettings(Group):
+    """Tokens of the local issuer and how long a verified one is remembered."""
+
+    issuer: str = "serving-local"
+    audience: str = "serving"
+    leeway_s: Annotated[float, Field(ge=0, le=300)] = 60.0
+    max_token_lifetime_s: Seconds = 86_400.0
+    max_token_bytes: Bytes = 8 * 1024
+    token_cache_entries: Count = 10_000
+
+
+class AdmissionSettings(Group):
+    """How much work a gateway worker accepts before it refuses. All limits are per worker."""
+
+    max_in_flight: Count = 2048
+    max_in_flight_per_caller: Count = 64
+    max_in_flight_per_model: Count = 512
+    max_queued_rows: Count = 4096
+    """Per model version, waiting for a frame; one more request is refused with 503."""
+    max_queued_bytes: Bytes = 256 * 1024 * 1024
+    """Of all admitted inputs together; bounds memory whatever the row size."""
+    default_deadline_s: Seconds = 1.0
+    """When the caller names none."""
+    max_deadline_s: Seconds = 60.0
+    """A longer one asked for by the caller is shortened to this."""
+
+
+class ChannelSettings(Group):
+    """Frames between a gateway worker and a replica."""
+
+    credits: Annotated[int, Field(ge=1, le=64)] = 2
+    """Frames in flight per worker and replica. One fills while one runs."""
+    max_frame_rows: Count = 64
+    max_frame_bytes: Bytes = 256 * 1024
+    """A frame closes at this size; one larger request still travels alone."""
+    max_message_bytes: Bytes = 128 * 1024 * 1024
+    connect_timeout_s: Seconds = 2.0
+    stall_timeout_s: Seconds = 10.0
+    """A replica that answers no frame for this long is dropped and its rows go elsewhere."""
+
+
+class LogSettings(Group):
+    """The prediction log. `durability` says what an answer waits for."""
+
+    durability: Literal["fsync", "process", "async", "off"] = "fsync"
+    """fsync: on disk (power loss). process: handed to the kernel (process death). async: nothing.
+    off exists to measure the price of the log; the product then records nothing and says so."""
+    segment_bytes: Annotated[int, Field(ge=64 * 1024)] = 256 * 1024 * 1024
+    max_record_bytes: Bytes = 160 * 1024 * 1024
+    max_pending_bytes: Bytes = 256 * 1024 * 1024
+    """Records waiting for the disk; above it the gateway stops admitting."""
+    commit_timeout_s: Seconds = 5.0
+    """A commit slower than this fails its requests with 503 `log_unavailable`."""
+    min_free_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    """Below this much free space no prediction is admitted."""
+
+
+class ShadowSettings(Group):
+    """Copies for candidates: bounded, dropped first."""
+
+    max_queued_rows: Count = 256
+    """Per candidate version and worker; above it a copy is dropped and counted."""
+    deadline_s: Seconds = 5.0
+
+
+class InferenceSettings(Group):
+    """Where models run, and on what."""
+
+    engine: Literal["ray", "local"] = "ray"
+    """ray: replicas are Ray Serve deployments. local: threads of the control process, no Ray."""
+    device: Literal["cpu", "prefer_gpu", "require_gpu"] = "prefer_gpu"
+    """require_gpu refuses to start on CPU; prefer_gpu warns once and uses the CPU."""
+    tensorrt: bool = False
+    """Ask for TensorRT before CUDA."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Intra-op threads of one session; they do not spin."""
+    run_timeout_s: Seconds = 30.0
+    """A run longer than this is terminated and its rows fail."""
+
+
+class RaySettings(Group):
+    """The Ray cluster. With no `address` an embedded one is started on loopback."""
+
+    address: str | None = None
+    num_cpus: Count = 2
+    """Logical CPUs of the embedded cluster."""
+    replica_cpus: Annotated[float, Field(ge=0)] = 0.1
+    """Logical CPUs that one replica reserves."""
+    object_store_bytes: Annotated[int, Field(ge=78_643_200)] = 78_643_200
+    start_timeout_s: Seconds = 90.0
+
+
+class TelemetrySettings(Group):
+    """Traces and logs. Metrics have a port of their own."""
+
+    otlp_endpoint: str | None = None
+    """Base URL of an OTLP/HTTP collector, such as http://127.0.0.1:4318; None exports nothing."""
+    sampling_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of requests traced when the caller's context does not decide. Errors always are."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Deployment(Group):
+    """One model to serve: the version that answers, its candidates, and how many replicas."""
+
+    model: str
+    stable: str
+    shadows: tuple[str, ...] = ()
+    min_replicas: Annotated[int, Field(ge=1, le=256)] = 1
+    max_replicas: Annotated[int, Field(ge=1, le=256)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs that Ray reserves for one replica; fractions share a device."""
+    optional: bool = False
+    """Leave the model out, with a word, when its artifact is not on this machine."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Deployment":
+        if self.max_replicas < self.min_replicas:
+            raise ValueError("max_replicas must be at least min_replicas")
+        if self.stable in self.shadows:
+            raise ValueError("shadows must not name the stable version")
+        return self
+
+
+DEMO = (
+    Deployment(model="census-employment", stable="1", shadows=("2",)),
+    Deployment(model="image-orientation", stable="1"),
+    Deployment(model="file-type", stable="1"),
+    Deployment(model="sentence-embedding", stable="1", optional=True),
+)
+
+
+class Settings(Group):
+    """The whole tree. `data_dir` holds everything the product writes, mode 0700."""
+
+    data_dir: Path = Path(".serving")
+    models_dir: Path | None = None
+    """Folder of model folders; None means `models/` beside the package."""
+    http: HttpSettings = HttpSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    control: ControlSettings = ControlSettings()
+    access: AccessSettings = AccessSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    channel: ChannelSettings = ChannelSettings()
+    log: LogSettings = LogSettings()
+    shadow: ShadowSettings = ShadowSettings()
+    inference: InferenceSettings = InferenceSettings()
+    ray: RaySettings = RaySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    deployments: tuple[Deployment, ...] = DEMO
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Settings":
+        ports = [self.http.port, self.grpc.port, self.metrics.port, self.control.port]
+        if len(set(ports)) != len(ports):
+            raise ValueError("http.port, grpc.port, metrics.port and control.port must differ")
+        names = [deployment.model for deployment in self.deployments]
+        if len(set(names)) != len(names):
+            raise ValueError("deployments must name each model once")
+        return self
+
+
+def load(
+    *,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The effective settings.
+
+    config: a YAML file shaped like the groups. environment: `os.environ` when None. flags: dotted
+    names (`http.port`) to values; None values are ignored. Raises SettingInvalid.
+    """
+    values = _from_file(config) if config is not None else {}
+    environment = os.environ if environment is None else environment
+    for name, value in environment.items():
+        if name.startswith(PREFIX):
+            _assign(values, _path_of(name, value), value)
+    for dotted, value in (flags or {}).items():
+        if value is not None:
+            _assign(values, dotted.split("."), value)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingInvalid(_explain(error)) from error
+
+
+def _from_file(config: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(config.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingInvalid(f"cannot read the configuration {config}: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingInvalid(f"{config} must hold groups of settings, not {type(values).__name__}")
+    return values
+
+
+def _path_of(name: str, value: str) -> list[str]:
+    """The dotted path of an environment name. Raises SettingInvalid when there is no such one."""
+    rest = name.removeprefix(PREFIX).lower()
+    if rest in Settings.model_fields:
+        return [rest]
+    group, _, field = rest.partition("_")
+    annotation = Settings.model_fields[group].annotation if group in Settings.model_fields else None
+    if isinstance(annotation, type) and issubclass(annotation, Group):
+        if field in annotation.model_fields:
+            return [group, field]
+        known = ", ".join(f"{PREFIX}{group.upper()}_{f.upper()}" for f in annotation.model_fields)
+    else:
+        known = ", ".join(f"{PREFIX}{g.upper()}_…" for g in Settings.model_fields)
+    raise SettingInvalid(f"{name}={value!r} is not a setting; known here: {known}")
+
+
+def _assign(values: dict[str, Any], path: list[str], value: object) -> None:
+    for key in path[:-1]:
+        group = values.setdefault(key, {})
+        if not isinstance(group, dict):
+            raise SettingInvalid(f"{key} must be a group of settings, not {group!r}")
+        values = group
+    values[path[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for detail in error.errors(include_url=False):
+        name = ".".join(str(part) for part in detail["loc"]) or "settings"
+        value = "" if isinstance(detail["input"], dict) else f" = {str(detail['input'])[:80]!r}"
+        lines.append(f"{name}{value}: {detail['msg']}")
+    return "; ".join(lines)
