@@ -39,6 +39,7 @@
     │   ├── DeadlineExceeded         deadline_exceeded (retry)
     │   ├── ModelFailed              model_error
     │   ├── OutputInvalid            model_output_invalid
+    │   ├── FrameInvalid             invalid_frame (a peer sent what is no frame)
     │   └── InternalError            internal
     └── OperatorError            a start or an administrative act was refused
         ├── SettingInvalid           invalid_setting
@@ -46,6 +47,7 @@
         ├── DataDirectoryInUse       data_directory_in_use
         ├── SpecificationInvalid     invalid_specification
         ├── ArtifactInvalid          invalid_artifact
+        │   └── ArtifactMissing          artifact_missing (a deployment may be optional)
         ├── ProviderUnavailable      provider_unavailable
         ├── LogDamaged               log_damaged
         └── StartFailed              start_failed
@@ -235,6 +237,10 @@ class OutputInvalid(ServiceError):
     code = "model_output_invalid"
 
 
+class FrameInvalid(ServiceError):
+    code = "invalid_frame"
+
+
 class InternalError(ServiceError):
     code = "internal"
 
@@ -257,6 +263,10 @@ class SpecificationInvalid(OperatorError):
 
 class ArtifactInvalid(OperatorError):
     code = "invalid_artifact"
+
+
+class ArtifactMissing(ArtifactInvalid):
+    code = "artifact_missing"
 
 
 class ProviderUnavailable(OperatorError):

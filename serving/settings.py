@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from serving.errors import SettingInvalid
 
 PREFIX = "SERVING_"
+CLIENT_VARIABLES = frozenset({"SERVING_TOKEN"})
+"""Set in a shell for clients such as the load scenarios; no setting, and no mistake either."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -268,7 +270,7 @@ def load(
     values = _from_file(config) if config is not None else {}
     environment = os.environ if environment is None else environment
     for name, value in environment.items():
-        if name.startswith(PREFIX):
+        if name.startswith(PREFIX) and name not in CLIENT_VARIABLES:
             _assign(values, _path_of(name, value), value)
     for dotted, value in (flags or {}).items():
         if value is not None:

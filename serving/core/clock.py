@@ -5,9 +5,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time as the product sees it: `monotonic_ns` for durations, `wall_ns` for records."""
+    """Time as the product sees it: `monotonic_ns` for durations, `wall_ns` for records.
+
+    `thread_ns` is the CPU time of the calling thread: what work cost, whoever else had the core.
+    """
 
     def monotonic_ns(self) -> int: ...
+    def thread_ns(self) -> int: ...
     def wall_ns(self) -> int: ...
     def sleep(self, seconds: float) -> None: ...
 
@@ -16,6 +20,7 @@ class SystemClock:
     """The machine's clocks. Wall time is nanoseconds since the Unix epoch, UTC."""
 
     monotonic_ns = staticmethod(time.monotonic_ns)
+    thread_ns = staticmethod(time.thread_time_ns)
     wall_ns = staticmethod(time.time_ns)
     sleep = staticmethod(time.sleep)
 
@@ -29,6 +34,8 @@ class ManualClock:
 
     def monotonic_ns(self) -> int:
         return self._elapsed_ns
+
+    thread_ns = monotonic_ns
 
     def wall_ns(self) -> int:
         return self._wall_start_ns + self._elapsed_ns

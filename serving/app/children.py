@@ -1,0 +1,130 @@
+"""One supervised process: started, started again when it dies, stopped with a grace.
+
+    spawn ──▶ running ──exit──▶ back-off 0.5 s, 1 s, … 30 s ──▶ spawn
+                 └── stop: SIGTERM, after the grace SIGKILL
+
+A child that ran for a minute starts over with the shortest back-off. Its output goes to a file that
+is emptied at the first start and cut when it has grown too long; nothing of it reaches the terminal.
+Each child has a session of its own, so that Ctrl-C reaches the supervisor alone.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from serving.app.descendants import end_with_parent
+from serving.core.clock import Clock
+
+FIRST_WAIT_S: Final = 0.5
+LONGEST_WAIT_S: Final = 30.0
+SETTLED_S: Final = 60.0
+MAX_LOG_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ChildPlan:
+    """What to start: `python -m module arguments`. environment: added to this process' own."""
+
+    name: str
+    module: str
+    arguments: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str]
+
+
+class Child:
+    """A process that is kept running by `keep` until `stop`.
+
+    exited: told the exit status of each death that nobody asked for, before the back-off.
+    """
+
+    def __init__(
+        self, plan: ChildPlan, *, exited: Callable[["Child", int], None], clock: Clock
+    ) -> None:
+        self.plan = plan
+        self.restarts = 0
+        self._exited = exited
+        self._clock = clock
+        self._process: Process | None = None
+        self._stopping = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def pid(self) -> int | None:
+        """None while it is not running."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def keep(self) -> None:
+        """Starts the process, again after each death, until `stop`."""
+        wait_s = FIRST_WAIT_S
+        self.plan.log.write_bytes(b"")
+        while not self._stopping.is_set():
+            started_ns = self._clock.monotonic_ns()
+            self._process = await self._spawn()
+            status = await self._process.wait()
+            if self._stopping.is_set():
+                return
+            self._exited(self, status)
+            if self._clock.monotonic_ns() - started_ns > SETTLED_S * 1e9:
+                wait_s = FIRST_WAIT_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+            wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+            self.restarts += 1
+
+    async def stop(self, *, grace_s: float) -> bool:
+        """SIGTERM, then SIGKILL after `grace_s`; says whether SIGTERM was enough."""
+        self._stopping.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return True
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), grace_s)
+        except TimeoutError:
+            self.kill()
+            await process.wait()
+            return False
+        return True
+
+    def kill(self) -> None:
+        """SIGKILL now. Unless it is stopping, the process is then started again."""
+        pid = self.pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def cut_log(self) -> None:
+        """Moves a log that has grown too long aside; at most two such files exist."""
+        log = self.plan.log
+        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)  # The child appends, so it goes on at the start.
+
+    async def _spawn(self) -> Process:
+        with self.plan.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # The working directory is no place to import from.
+                "-m",
+                self.plan.module,
+                *self.plan.arguments,
+                stdin=DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.plan.environment},
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )

@@ -1,0 +1,163 @@
+"""The data directory: where everything that the product writes lives, and who holds it.
+
+    lock                    held by the supervisor; a second `serving up` is refused
+    keys/                   the local issuer's key and the secret between our own processes
+    run/settings.json       effective settings, read by every child
+    run/ray.json            where the embedded Ray cluster answers, and its temporary folder
+    run/<process>.error     why a child gave up, in one JSON object
+    run/stopping            exists once the whole product stops
+    run/socket_dir          where sockets are when `run` is too deep for a socket's path
+    run/*.sock              introspection of each process; run/replicas/*.sock: frames
+    log/gateway-<i>/        the prediction log of a worker
+    logs/<process>.log      what a child wrote to its standard output and error
+    snapshot-gateway-<i>.json
+
+Folders have mode 0700, files 0600. A Unix socket's path has at most 107 bytes; when a path below
+`run` would be longer, every socket moves to a short private folder instead.
+"""
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from serving.errors import DataDirectoryInUse, StartFailed
+
+MAX_SOCKET_PATH_BYTES: Final = 107
+LONGEST_SOCKET_NAME: Final = "replicas/" + "0" * 16 + ".sock"
+FOLDER_MODE: Final = 0o700
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectory:
+    """Paths below one data directory. `root` is absolute."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, data_dir: Path) -> "DataDirectory":
+        return cls(Path(os.path.abspath(data_dir.expanduser())))  # noqa: PTH100 - keeps symlinks
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.run / "settings.json"
+
+    @property
+    def ray_file(self) -> Path:
+        return self.run / "ray.json"
+
+    @property
+    def ray_token_file(self) -> Path:
+        return self.keys / "ray"
+
+    @property
+    def snapshot_file(self) -> Path:
+        """What control published last, so that a restarted control forgets no replica."""
+        return self.run / "snapshot.json"
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of the sockets: `run`, or the short one recorded there by `prepare`."""
+        try:
+            return Path((self.run / "socket_dir").read_text())
+        except FileNotFoundError:
+            return self.run
+
+    @property
+    def control_socket(self) -> Path:
+        return self.sockets / "control.sock"
+
+    @property
+    def replica_sockets(self) -> Path:
+        return self.sockets / "replicas"
+
+    @property
+    def final_stop(self) -> bool:
+        """Whether the whole product stops, not just the process that asks."""
+        return (self.run / "stopping").exists()
+
+    def announce_stop(self) -> None:
+        (self.run / "stopping").touch()
+
+    def gateway_socket(self, index: int) -> Path:
+        return self.sockets / f"gateway-{index}.sock"
+
+    def prediction_log(self, index: int) -> Path:
+        return self.root / "log" / f"gateway-{index}"
+
+    def gateway_snapshot(self, index: int) -> Path:
+        return self.root / f"snapshot-gateway-{index}.json"
+
+    def process_log(self, process: str) -> Path:
+        return self.logs / f"{process}.log"
+
+    def error_file(self, process: str) -> Path:
+        return self.run / f"{process}.error"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the directory if need be and holds it. Raises DataDirectoryInUse, StartFailed."""
+        self._open_root()
+        with (self.root / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                lock.seek(0)
+                holder = lock.read(20).strip() or "unknown"
+                raise DataDirectoryInUse(
+                    f"data_dir {self.root} is in use by another `serving up` (process {holder}); "
+                    "stop it, or choose another with --data-dir"
+                ) from error
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            yield
+
+    def prepare(self) -> None:
+        """Empties what belongs to one run and makes the folders. Call it with the lock held."""
+        self.clear_run()
+        for folder in (self.run, self.keys, self.logs):
+            folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        longest = os.fsencode(self.run / LONGEST_SOCKET_NAME)
+        if len(longest) > MAX_SOCKET_PATH_BYTES:
+            (self.run / "socket_dir").write_text(tempfile.mkdtemp(prefix="serving-"))
+        self.replica_sockets.mkdir(mode=FOLDER_MODE, exist_ok=True)
+
+    def clear_run(self) -> None:
+        """Removes what only a running instance needs: sockets, addresses, settings."""
+        sockets = self.sockets
+        if sockets != self.run:
+            shutil.rmtree(sockets, ignore_errors=True)
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def _open_root(self) -> None:
+        try:
+            self.root.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            mode = self.root.stat().st_mode
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                if any(self.root.iterdir()):
+                    raise StartFailed(
+                        f"data_dir {self.root} has mode {stat.S_IMODE(mode):04o}, so others on this "
+                        f"machine can read it; `chmod 700 {self.root}` or choose another"
+                    )
+                self.root.chmod(FOLDER_MODE)
+        except OSError as error:
+            raise StartFailed(f"cannot use data_dir {self.root}: {error.strerror}") from error

@@ -1,0 +1,181 @@
+"""The control process, whatever engine runs the models: what it is made of and in which order.
+
+It listens before it deploys, so that replicas and the supervisor find it from the start. On SIGTERM
+it stops listening and leaves the cluster; what runs there goes on, unless the whole product stops on
+a cluster that is not ours.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+import structlog
+
+from serving.access.issuer import LocalIssuer
+from serving.access.keys import internal_secret
+from serving.access.tokens import Authenticator
+from serving.app.child import set_on_termination, stop_event
+from serving.app.directory import DataDirectory
+from serving.control.desired import Desired, Places, read_desired
+from serving.control.plane import Plane
+from serving.control.publisher import SnapshotPublisher
+from serving.control.reconciler import Engine, Reconciler
+from serving.core.clock import Clock, SystemClock
+from serving.edge.admin import ControlRoutes, introspection_routes
+from serving.edge.http import HttpServer
+from serving.edge.routes import Router
+from serving.errors import AddressInUse
+from serving.settings import Settings
+from serving.telemetry.families import SNAPSHOT_EPOCH, ReplicaReport, add_replica_families
+from serving.telemetry.metrics import MetricFamilies
+
+logger = structlog.get_logger()
+
+DRAIN_S: Final = 2.0
+
+Result = TypeVar("Result")
+
+
+def run_control(settings: Settings, engine: Engine) -> None:
+    """Until SIGTERM. Raises SpecificationInvalid, ArtifactInvalid, AddressInUse, StartFailed."""
+    directory = DataDirectory.at(settings.data_dir)
+    places = Places(directory.replica_sockets, directory.keys, directory.logs)
+    desired = read_desired(settings, places)
+    asyncio.run(_run(settings, directory, desired, engine))
+
+
+async def _run(
+    settings: Settings, directory: DataDirectory, desired: Desired, engine: Engine
+) -> None:
+    stopping = stop_event()
+    # One thread for every call of the engine: it has one owner, and control keeps answering.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as executor:
+        control = ControlProcess(
+            settings,
+            desired,
+            engine,
+            directory=directory,
+            executor=executor,
+            stopping=stopping,
+            clock=SystemClock(),
+        )
+        work = asyncio.create_task(control.run())
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        work.cancel()
+        try:
+            await work
+        except asyncio.CancelledError:
+            logger.info("control stopped")
+
+
+class ControlProcess:
+    """Servers, reconciler and leases of one control process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        desired: Desired,
+        engine: Engine,
+        *,
+        directory: DataDirectory,
+        executor: ThreadPoolExecutor,
+        stopping: asyncio.Event,
+        clock: Clock,
+    ) -> None:
+        self._stopping = stopping
+        self._settings = settings
+        self._engine = engine
+        self._directory = directory
+        self._executor = executor
+        self._clock = clock
+        self._servers: list[HttpServer] = []
+        self._publisher = SnapshotPublisher(
+            versions=desired.versions,
+            policies=desired.policies,
+            path=directory.snapshot_file,
+            # Replicas of the local engine died with the control process before this one.
+            restore=settings.inference.engine == "ray",
+            clock=clock,
+        )
+        self._reconciler = Reconciler(
+            engine,
+            desired.plans,
+            period_s=settings.control.reconcile_s,
+            executor=executor,
+            clock=clock,
+        )
+        self._plane = Plane(
+            desired,
+            engine=settings.inference.engine,
+            reconciler=self._reconciler,
+            publisher=self._publisher,
+            settings=settings.control,
+            clock=clock,
+        )
+
+    async def run(self) -> None:
+        """Until cancelled; then closes what it opened. Raises AddressInUse, StartFailed."""
+        try:
+            await self._listen()
+            await asyncio.gather(self._plane.keep_leases(), self._reconcile())
+        finally:
+            await self._leave()
+
+    async def _listen(self) -> None:
+        access, control = self._settings.access, self._settings.control
+        issuer = LocalIssuer.open(self._directory.keys, access, self._clock)
+        routes = ControlRoutes(
+            self._plane,
+            authentication=Authenticator(issuer.public_keys, access),
+            secret=internal_secret(self._directory.keys),
+            clock=self._clock,
+        )
+        server = self._server(Router(routes.routes()))
+        try:
+            await server.listen(host=control.host, port=control.port)
+        except OSError as error:
+            raise AddressInUse(
+                f"control.port {control.port} on {control.host} cannot be used: {error.strerror}"
+            ) from error
+        families = MetricFamilies()
+        families.read_one(SNAPSHOT_EPOCH, lambda: self._publisher.current.epoch)
+        add_replica_families(families, self._replica_reports)
+        introspection = introspection_routes(status=self._plane.status, metrics=families.render)
+        await self._server(Router(introspection)).listen_unix(self._directory.control_socket)
+
+    def _server(self, router: Router) -> HttpServer:
+        server = HttpServer(router, limits=self._settings.http)
+        self._servers.append(server)
+        return server
+
+    def _replica_reports(self) -> list[ReplicaReport]:
+        return [
+            ReplicaReport(lease.endpoint, renewal.statistics, renewal.providers[0])
+            for lease in self._plane.live()
+            if (renewal := lease.renewal) is not None
+        ]
+
+    async def _reconcile(self) -> None:
+        await self._blocking(self._engine.connect)
+        set_on_termination(self._stopping)
+        self._plane.connected = True
+        logger.info("engine connected", engine=self._settings.inference.engine)
+        await self._reconciler.run()
+
+    async def _leave(self) -> None:
+        for server in self._servers:
+            await server.aclose(drain_s=DRAIN_S)
+        if self._settings.ray.address is not None and self._directory.final_stop:
+            await self._blocking(self._withdraw)
+        await self._blocking(self._engine.disconnect)
+
+    def _withdraw(self) -> None:
+        """Removes our applications from a cluster that goes on without us."""
+        for name in self._engine.report():
+            self._engine.delete(name)
+
+    async def _blocking(self, call: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)

@@ -1,0 +1,47 @@
+"""Which processes make up an instance, and what each is started with."""
+
+import secrets
+from typing import Final
+
+from serving.access.keys import read_or_create
+from serving.app.children import ChildPlan
+from serving.app.directory import DataDirectory
+from serving.inference.environment import ray_environment
+from serving.settings import Settings
+
+HEAD: Final = "head"
+CONTROL: Final = "control"
+TOKEN_BYTES: Final = 32
+
+
+def gateway_names(settings: Settings) -> list[str]:
+    return [f"gateway-{index}" for index in range(settings.http.workers)]
+
+
+def plan_children(settings: Settings, directory: DataDirectory) -> list[ChildPlan]:
+    """In the order of a start: the head where there is one, control, the gateway workers."""
+    embedded = settings.inference.engine == "ray" and settings.ray.address is None
+    local = settings.inference.engine == "local"
+    environment = {} if local else _ray_environment(directory, embedded=embedded)
+
+    def plan(name: str, module: str, index: int = 0) -> ChildPlan:
+        return ChildPlan(
+            name=name,
+            module=f"serving.app.{module}",
+            arguments=("--settings", str(directory.settings_file), "--index", str(index)),
+            log=directory.process_log(name),
+            environment={} if module == "worker" else environment,
+        )
+
+    heads = [plan(HEAD, "head")] if embedded else []
+    control = plan(CONTROL, "local_control" if local else "control")
+    gateways = [plan(name, "worker", index) for index, name in enumerate(gateway_names(settings))]
+    return [*heads, control, *gateways]
+
+
+def _ray_environment(directory: DataDirectory, *, embedded: bool) -> dict[str, str]:
+    if not embedded:
+        return ray_environment(token_file=None)
+    file = directory.ray_token_file
+    read_or_create(file, lambda: secrets.token_hex(TOKEN_BYTES).encode())
+    return ray_environment(token_file=file)

@@ -1,0 +1,56 @@
+"""The ready block: where everything is, what to paste, and what an operator must know."""
+
+from serving.app import example
+from serving.app.directory import DataDirectory
+from serving.app.introspection import url_of
+from serving.app.progress import Ready
+from serving.control.status import ControlStatus
+from serving.settings import Settings
+
+
+def ready_summary(
+    settings: Settings, directory: DataDirectory, status: ControlStatus, *, seconds: float
+) -> Ready:
+    """status: what control said when everything was ready."""
+    call = example.current_call()
+    url = url_of(settings.http.host, settings.http.port)
+    return Ready(
+        seconds=round(seconds, 2),
+        versions=len(status.versions),
+        replicas=sum(len(version.replicas) for version in status.versions),
+        inference=f"{url}/v2",
+        metrics=f"{url_of(settings.metrics.host, settings.metrics.port)}/metrics",
+        control=url_of(settings.control.host, settings.control.port),
+        data_dir=str(directory.root),
+        token_command=example.token_command(settings, call=call),
+        try_command=example.try_command(settings, url=url, call=call),
+        notices=notices(settings, status),
+    )
+
+
+def notices(settings: Settings, status: ControlStatus) -> tuple[str, ...]:
+    """Plain words for choices and fallbacks that weaken what the product promises."""
+    said = [
+        {
+            "fsync": "",
+            "process": "log.durability is process: an answered prediction survives the death of "
+            "any process, but not a power failure",
+            "async": "log.durability is async: answers do not wait for their record, so a crash "
+            "loses records of answered predictions",
+            "off": "log.durability is off: NOTHING IS RECORDED. For measurements only",
+        }[settings.log.durability],
+        _device_notice(settings, status),
+        "inference.engine is local: models run inside the control process, without Ray's isolation"
+        if settings.inference.engine == "local"
+        else "",
+    ]
+    return tuple(notice for notice in said if notice)
+
+
+def _device_notice(settings: Settings, status: ControlStatus) -> str:
+    replicas = [replica for version in status.versions for replica in version.replicas]
+    on_cpu = [each for each in replicas if each.providers[:1] == ("CPUExecutionProvider",)]
+    if settings.inference.device != "prefer_gpu" or not on_cpu:
+        return ""
+    share = "every replica" if len(on_cpu) == len(replicas) else f"{len(on_cpu)} replicas"
+    return f"inference.device is prefer_gpu, but {share} runs on the CPU: no GPU answered"

@@ -1,0 +1,212 @@
+"""One gateway worker: the objects of the data plane, built, wired, started and stopped in order.
+
+Imports no Ray and no ONNX Runtime. Start: log recovered, last snapshot restored, introspection
+socket, inference port, snapshot followed. Stop: no new connection, running requests finish, the
+log is sealed. The event loop is uvloop; the collector of cycles is frozen after start, because the
+request path makes none.
+"""
+
+import asyncio
+import contextlib
+import gc
+import sys
+from typing import Final
+
+import msgspec
+import structlog
+import uvloop
+
+from serving.access.issuer import LocalIssuer
+from serving.access.keys import internal_secret
+from serving.access.tokens import Authenticator
+from serving.app.child import run_child, stop_event
+from serving.app.directory import DataDirectory
+from serving.app.worker_metrics import read_families
+from serving.core.clock import SystemClock
+from serving.core.models import ModelVersion
+from serving.core.traffic import Snapshot
+from serving.edge.http import HttpServer
+from serving.edge.problems import STATUS
+from serving.edge.rest import RestApplication
+from serving.edge.routes import Reply, Request, Route, Router
+from serving.gateway.batching import VersionQueue
+from serving.gateway.pipeline import Pipeline
+from serving.gateway.replicas import ReplicaLinks
+from serving.gateway.snapshots import SnapshotFollower
+from serving.gateway.telemetry import CallTelemetry
+from serving.inference.channel import Channel
+from serving.predictionlog.writer import PredictionLogWriter
+from serving.settings import Settings
+from serving.telemetry.families import GatewayMetrics
+from serving.telemetry.traces import RequestTracing
+
+logger = structlog.get_logger()
+
+DRAIN_S: Final = 20.0
+SWEEP_S: Final = 0.02
+_SWITCH_INTERVAL_S: Final = 0.0001
+"""How long the event loop may keep the GIL from the log's writer thread, which needs it for
+microseconds between two system calls; the interpreter's default of 5 ms would be each reply's."""
+
+
+class Worker:
+    """The gateway worker number `index`. Built, then `start`ed, then `aclose`d."""
+
+    def __init__(self, settings: Settings, index: int) -> None:
+        self.settings = settings
+        self.clock = clock = SystemClock()
+        self.metrics = GatewayMetrics()
+        directory = self._directory = DataDirectory.at(settings.data_dir)
+        issuer = LocalIssuer.open(directory.keys, settings.access, clock)
+        self.authenticator = Authenticator(issuer.public_keys, settings.access)
+        self.tracing = RequestTracing(settings.telemetry, clock, service_name="serving-gateway")
+        self.log = PredictionLogWriter(
+            directory.prediction_log(index), settings=settings.log, clock=clock
+        )
+        self._index = index
+        self._links = ReplicaLinks(
+            lambda endpoint, version, changed: Channel(
+                endpoint, version, settings=settings.channel, clock=clock, changed=changed
+            )
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Built on the running loop: queues schedule on it.
+    async def start(self) -> None:
+        settings, metrics = self.settings, self.metrics
+        self.tracing.start()
+        await self.log.start()
+        self.pipeline = Pipeline(
+            settings,
+            authenticator=self.authenticator,
+            log=self.log,
+            telemetry=CallTelemetry(
+                metrics,
+                self.tracing,
+                status_of=lambda error: STATUS[error.code],
+                now_s=self.now_s,
+            ),
+            clock=self.clock,
+            make_queue=self._make_queue,
+        )
+        application = RestApplication(
+            self.pipeline,
+            authenticator=self.authenticator,
+            readiness=self,
+            now_s=self.now_s,
+            refused=lambda error: metrics.refused(error.code),
+        )
+        self.http = HttpServer(
+            application, limits=settings.http, refused=lambda error: metrics.refused(error.code)
+        )
+        read_families(self)
+        follower = SnapshotFollower(
+            url=f"http://{settings.control.host}:{settings.control.port}",
+            secret=internal_secret(self._directory.keys),
+            copy=self._directory.gateway_snapshot(self._index),
+            apply=self._apply,
+        )
+        follower.restore()
+        self._introspection = HttpServer(Router(self._routes()), limits=settings.http)
+        await self._introspection.listen_unix(self._directory.gateway_socket(self._index))
+        await self.http.listen(host=settings.http.host, port=settings.http.port, reuse_port=True)
+        self._tasks = [
+            asyncio.create_task(follower.run()),
+            asyncio.create_task(self._sweep()),
+        ]
+
+    async def aclose(self) -> None:
+        """Drains: nothing new, what runs is answered, the log is sealed."""
+        await self.http.aclose(drain_s=DRAIN_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._links.aclose()
+        await self.log.aclose()
+        await self._introspection.aclose()
+        self.tracing.close()
+
+    def now_s(self) -> float:
+        return self.clock.wall_ns() / 1e9
+
+    def not_ready(self) -> str | None:
+        """Why predictions cannot be served right now, or None."""
+        if self.log.refusal is not None:
+            return self.log.refusal.message
+        table = self.pipeline.table
+        if not table.epoch:
+            return "no snapshot has come from the control plane yet"
+        waiting = [key for key, queue in table.queues.items() if not queue.ready]
+        return f"waiting for {', '.join(waiting)}" if waiting else None
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _make_queue(self, version: ModelVersion, pipeline: Pipeline) -> VersionQueue:
+        return VersionQueue(
+            version, settings=self.settings.channel, clock=self.clock, outcomes=pipeline
+        )
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        self.pipeline.apply(snapshot)
+        self._links.apply(snapshot, self.pipeline.table.queues)
+        self.metrics.retain({(v.model, v.version) for v in snapshot.versions})
+        logger.info("snapshot applied", epoch=snapshot.epoch, endpoints=len(snapshot.endpoints))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.pipeline.sweep()
+
+    def _routes(self) -> list[Route]:
+        return [
+            Route("GET", "/metrics", self._metrics),
+            Route("GET", "/status", self._status),
+        ]
+
+    def _metrics(self, request: Request) -> Reply:
+        body, content_type = self.metrics.families.render(request.headers.get(b"accept", b""))
+        return Reply(200, body, content_type)
+
+    def _status(self, _request: Request) -> Reply:
+        table = self.pipeline.table
+        facts = {
+            "epoch": table.epoch,
+            "ready": self.not_ready() is None,
+            "not_ready": self.not_ready(),
+            "in_flight": self.pipeline.admission.in_flight,
+            "connections": self.http.connections,
+            "queues": {
+                key: {
+                    "queued_rows": queue.queued_rows,
+                    "replicas": sum(link.ready for link in queue.links),
+                }
+                for key, queue in table.queues.items()
+            },
+            "log": msgspec.to_builtins(self.log.statistics()),
+        }
+        return Reply(200, msgspec.json.encode(facts))
+
+
+async def serve(settings: Settings, index: int) -> None:
+    """Runs a worker until SIGTERM."""
+    stopping = stop_event()
+    worker = Worker(settings, index)
+    await worker.start()
+    gc.collect()
+    gc.freeze()
+    # Only what a surprise leaves behind: the request path makes no cycles.
+    gc.set_threshold(50_000, 50, 50)
+    logger.info("worker serves", port=settings.http.port)
+    await stopping.wait()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S + 5):
+            await worker.aclose()
+
+
+def main(settings: Settings, index: int) -> None:
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    uvloop.run(serve(settings, index))
+
+
+if __name__ == "__main__":
+    run_child("gateway-{index}", main)

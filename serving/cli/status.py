@@ -1,0 +1,143 @@
+"""`serving status`."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from serving.app.directory import DataDirectory
+from serving.app.introspection import ProcessSockets
+from serving.app.processes import CONTROL, gateway_names
+from serving.cli.options import Config, DataDir, Json, effective
+from serving.cli.output import say, say_json, table
+from serving.control.status import ControlStatus, VersionStatus
+from serving.errors import NotReady
+from serving.settings import Settings
+
+
+class QueueStatus(msgspec.Struct, frozen=True):
+    """One model version in one worker."""
+
+    queued_rows: int
+    replicas: int
+
+
+class GatewayStatus(msgspec.Struct, frozen=True):
+    """What a gateway worker says about itself."""
+
+    epoch: int
+    ready: bool
+    not_ready: str | None
+    in_flight: int
+    connections: int
+    queues: dict[str, QueueStatus]
+    log: dict[str, Any]
+
+
+class InstanceStatus(msgspec.Struct, frozen=True):
+    """All that is known; None for a process that does not answer."""
+
+    data_dir: str
+    control: ControlStatus | None
+    gateways: dict[str, GatewayStatus | None]
+
+
+def status(*, config: Config = None, data_dir: DataDir = None, json: Json = False) -> None:
+    """Show what runs: models, versions, replicas, queues, and where the prediction log stands.
+
+    Asks the processes of the instance on this data directory directly; needs no token, only the
+    right to read the directory.
+
+    \b
+    Examples:
+      serving status
+      serving status --data-dir /srv/a --json
+    """
+    settings = effective(config, data_dir)
+    found = asyncio.run(look(settings))
+    if json:
+        say_json(found)
+    else:
+        say(describe(found))
+
+
+async def look(settings: Settings) -> InstanceStatus:
+    """Asks every process. Raises NotReady when nothing runs on the data directory."""
+    directory = DataDirectory.at(settings.data_dir)
+    if not directory.settings_file.exists():
+        raise NotReady(f"nothing runs on {directory.root}; start it with `serving up`")
+    running = Settings.model_validate_json(directory.settings_file.read_bytes())
+    names = gateway_names(running)
+    sockets = ProcessSockets(
+        {
+            CONTROL: directory.control_socket,
+            **{name: directory.gateway_socket(index) for index, name in enumerate(names)},
+        }
+    )
+    try:
+        control = await sockets.status(CONTROL, ControlStatus)
+        gateways = {name: await sockets.status(name, GatewayStatus) for name in names}
+    finally:
+        await sockets.aclose()
+    return InstanceStatus(str(directory.root), control, gateways)
+
+
+def describe(found: InstanceStatus) -> str:
+    """The same as text."""
+    parts = [f"instance on {found.data_dir}"]
+    if found.control is None:
+        parts.append("the control process does not answer; gateways go on with what they know")
+    else:
+        parts.append(_versions(found.control))
+        parts += [f"left out: {each.model}: {each.reason}" for each in found.control.left_out]
+    parts.append(_gateways(found.gateways))
+    return "\n\n".join(parts)
+
+
+def _versions(control: ControlStatus) -> str:
+    rows = [_version_row(version) for version in control.versions]
+    text = table(("MODEL", "VERSION", "ROLE", "STATE", "REPLICAS", "ROWS", "BUSY", "DEVICE"), rows)
+    failed = [f"{v.model}@{v.version}: {v.message}" for v in control.versions if v.message]
+    return "\n".join([text, *failed])
+
+
+def _version_row(version: VersionStatus) -> tuple[str, ...]:
+    figures = [r.statistics for r in version.replicas if r.statistics is not None]
+    busy = sum(each.busy_fraction for each in figures) / len(figures) if figures else 0.0
+    devices = {
+        p.removesuffix("ExecutionProvider") for r in version.replicas for p in r.providers[:1]
+    }
+    return (
+        version.model,
+        version.version,
+        version.role,
+        version.state,
+        f"{len(version.replicas)}/{version.min_replicas}",
+        str(sum(each.rows for each in figures)),
+        f"{busy:.0%}",
+        ",".join(sorted(devices)) or "-",
+    )
+
+
+def _gateways(gateways: dict[str, GatewayStatus | None]) -> str:
+    rows = []
+    for name, gateway in gateways.items():
+        if gateway is None:
+            rows.append((name, "no answer", "-", "-", "-", "-"))
+            continue
+        queued = sum(queue.queued_rows for queue in gateway.queues.values())
+        rows.append(
+            (
+                name,
+                "yes" if gateway.ready else f"no: {gateway.not_ready}",
+                str(gateway.connections),
+                str(gateway.in_flight),
+                str(queued),
+                _log_position(gateway.log),
+            )
+        )
+    return table(("GATEWAY", "READY", "CONNECTIONS", "IN FLIGHT", "QUEUED ROWS", "LOG"), rows)
+
+
+def _log_position(log: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in log.items())

@@ -1,0 +1,369 @@
+"""The Open Inference Protocol's inference message, JSON and binary tensors, both ways.
+
+Decoding goes from bytes to raw little-endian rows without an array in between: JSON numbers are
+decoded by the tensor's datatype (so `true` is no number and 300 no UINT8) and packed; a binary
+tensor is a view of the body. Everything is checked against the version's signature before memory is
+taken: names, datatypes, shapes, element counts, sizes.
+
+Encoding renders each output of a frame once, for all requests in it, and cuts the text by rows. A
+NaN or an infinity in an output becomes `null` in JSON, which has no literal for them; binary
+outputs keep every bit.
+"""
+
+import itertools
+import math
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import orjson
+
+from serving.core.batches import Buffer, TensorBlock
+from serving.core.models import ModelVersion
+from serving.core.tensors import MAX_ELEMENTS, TensorSpecification
+from serving.errors import (
+    DataShapeMismatch,
+    DatatypeMismatch,
+    JsonInvalid,
+    JsonTooDeep,
+    NotFound,
+    ParameterInvalid,
+    RequestInvalid,
+    ShapeInvalid,
+    ShapeOverflow,
+    ValueOutOfRange,
+)
+from serving.gateway.calls import Call, InferenceRequest
+
+MAX_ID_BYTES: Final = 256
+_MAX_PACKERS: Final = 256
+_PACK_ELEMENTS: Final = 4096
+_FORMATS: Final = {
+    "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
+    "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
+    "FP16": "e", "FP32": "f", "FP64": "d",
+}  # fmt: skip
+
+Parameters = dict[str, Any]
+
+
+class _Input(msgspec.Struct, gc=False):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: Parameters | None = None
+
+
+class _Output(msgspec.Struct, gc=False):
+    name: str
+    parameters: Parameters | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    inputs: list[_Input]
+    id: str = ""
+    parameters: Parameters | None = None
+    outputs: list[_Output] | None = None
+
+
+_decode_message = msgspec.json.Decoder(_Message).decode
+_ELEMENTS: Final = {"?": bool, "e": float, "f": float, "d": float}
+
+
+class _Tensor:
+    """One input of a signature, with what decoding it needs."""
+
+    def __init__(self, declared: TensorSpecification) -> None:
+        self.declared = declared
+        self.format = _FORMATS[declared.datatype]
+        self.item_bytes = declared.dtype.itemsize
+        self.row_shape = declared.row_shape
+        self.row_dimensions = list(declared.row_shape)
+        self._decode_flat = _list_decoder(self.format, 1)
+        self._nested_decoders: dict[int, Callable[[Buffer], list[Any]]] = {}
+        self._packers: dict[int, Callable[..., bytes]] = {}
+
+    def row_shape_of(self, shape: list[int]) -> tuple[int, ...]:
+        """The concrete row shape. Raises ShapeInvalid or ShapeOverflow."""
+        if shape[1:] == self.row_dimensions and 0 < shape[0] <= MAX_ELEMENTS:
+            return self.row_shape
+        declared = self.declared
+        if any(size < 0 for size in shape) or not shape or not shape[0]:
+            raise ShapeInvalid(f"input {declared.name}: dimensions must be positive")
+        if math.prod(shape) > MAX_ELEMENTS:
+            raise ShapeOverflow(f"input {declared.name}: at most {MAX_ELEMENTS} elements")
+        if not declared.admits(tuple(shape)):
+            wanted = list(declared.shape)
+            raise ShapeInvalid(f"input {declared.name} must have shape {wanted}, -1 may vary")
+        return tuple(shape[1:])
+
+    def pack(self, raw: msgspec.Raw, shape: list[int]) -> bytes:
+        """JSON data, flat or nested, as raw rows."""
+        values = self._values(raw, shape)
+        count = math.prod(shape)
+        if len(values) != count:
+            raise self._mismatch(count, len(values))
+        try:
+            if count > _PACK_ELEMENTS:
+                return self._pack_many(values)
+            return self._packer(count)(*values)
+        except (struct.error, OverflowError) as error:
+            name, datatype = self.declared.name, self.declared.datatype
+            raise ValueOutOfRange(f"input {name}: a value does not fit {datatype}") from error
+
+    def _values(self, raw: msgspec.Raw, shape: list[int]) -> list[Any]:
+        """The elements, row-major; flat data first, because that is what clients send."""
+        try:
+            return self._decode_flat(raw)
+        except msgspec.ValidationError as error:
+            if len(shape) == 1:
+                raise self._not_numbers() from error
+        except RecursionError as error:
+            raise JsonTooDeep("the JSON is nested too deeply") from error
+        return self._nested_values(raw, shape)
+
+    def _nested_values(self, raw: msgspec.Raw, shape: list[int]) -> list[Any]:
+        decode = self._nested_decoders.get(len(shape))
+        if decode is None:
+            decode = self._nested_decoders[len(shape)] = _list_decoder(self.format, len(shape))
+        try:
+            values = decode(raw)
+        except msgspec.ValidationError as error:
+            raise self._not_numbers() from error
+        except RecursionError as error:
+            raise JsonTooDeep("the JSON is nested too deeply") from error
+        if len(values) != shape[0]:
+            raise self._mismatch(shape[0], len(values))
+        for size in shape[1:]:
+            if any(len(inner) != size for inner in values):
+                raise DataShapeMismatch(
+                    f"input {self.declared.name}: nested data has another shape"
+                )
+            values = list(itertools.chain.from_iterable(values))
+        return values
+
+    def _not_numbers(self) -> DatatypeMismatch:
+        name, datatype = self.declared.name, self.declared.datatype
+        return DatatypeMismatch(f"input {name}: data must be an array of {datatype} values")
+
+    def _packer(self, count: int) -> Callable[..., bytes]:
+        packer = self._packers.get(count)
+        if packer is None:
+            packer = struct.Struct(f"<{count}{self.format}").pack
+            if len(self._packers) < _MAX_PACKERS:
+                self._packers[count] = packer
+        return packer
+
+    def _pack_many(self, values: list[Any]) -> bytes:
+        array = np.array(values, np.float64 if self.format in "efd" else self.declared.dtype)
+        with np.errstate(over="raise"):
+            try:
+                return array.astype(self.declared.dtype).tobytes()
+            except FloatingPointError as error:
+                raise OverflowError from error
+
+    def _mismatch(self, wanted: int, got: int) -> DataShapeMismatch:
+        name = self.declared.name
+        return DataShapeMismatch(f"input {name}: the shape wants {wanted} elements, data has {got}")
+
+
+def _list_decoder(form: str, depth: int) -> Callable[[Buffer], list[Any]]:
+    element: Any = _ELEMENTS.get(form, int)
+    for _ in range(depth):
+        element = list[element]
+    return msgspec.json.Decoder(element).decode
+
+
+class Signature:
+    """A model version as the wire sees it; made once per version."""
+
+    def __init__(self, version: ModelVersion) -> None:
+        self.version = version
+        self._tensors = {t.name: (i, _Tensor(t)) for i, t in enumerate(version.inputs)}
+        self._outputs = {t.name: i for i, t in enumerate(version.outputs)}
+        self._names = [orjson.dumps(t.name) for t in version.outputs]
+        self._datatypes = [t.datatype.encode() for t in version.outputs]
+        self._begin = b'{"model_name":%b,"model_version":%b' % (
+            orjson.dumps(version.model),
+            orjson.dumps(version.version),
+        )
+
+    # -- decoding --------------------------------------------------------------------------------
+
+    def decode(self, body: memoryview, json_bytes: int | None) -> InferenceRequest:
+        """Reads one request. json_bytes: length of the JSON part, None when that is all.
+
+        Raises a RequestInvalid that names what to change.
+        """
+        message = _parse(body if json_bytes is None else body[:json_bytes])
+        if len(message.inputs) != len(self._tensors):
+            names = ", ".join(self._tensors)
+            raise RequestInvalid(f"exactly these inputs are needed: {names}")
+        buffers: list[Buffer] = [b""] * len(self._tensors)
+        shapes: list[tuple[int, ...]] = [()] * len(self._tensors)
+        offset = len(body) if json_bytes is None else json_bytes
+        vetted = True
+        for tensor in message.inputs:
+            index, known = self._find(tensor, buffers)
+            shapes[index] = known.row_shape_of(tensor.shape)
+            parameters = tensor.parameters
+            if parameters is not None and "binary_data_size" in parameters:
+                buffers[index] = _cut(body, offset, tensor, known)
+                offset += len(buffers[index])
+                vetted = False
+            else:
+                buffers[index] = known.pack(tensor.data, tensor.shape)
+        if offset != len(body):
+            raise DataShapeMismatch("bytes are left over behind the last binary tensor")
+        return InferenceRequest(
+            _request_id(message.id),
+            _rows(message.inputs),
+            tuple(buffers),
+            tuple(shapes),
+            sum(map(len, buffers)),
+            vetted,
+            _timeout_s(message.parameters),
+            self._wanted(message),
+        )
+
+    def _find(self, tensor: _Input, buffers: Sequence[Buffer]) -> tuple[int, _Tensor]:
+        found = self._tensors.get(tensor.name)
+        if found is None or buffers[found[0]]:
+            names = ", ".join(self._tensors)
+            raise RequestInvalid(f"inputs are {names}, each once")
+        if tensor.datatype != found[1].declared.datatype:
+            datatype = found[1].declared.datatype
+            raise DatatypeMismatch(f"input {found[1].declared.name} must have datatype {datatype}")
+        return found
+
+    def _wanted(self, message: _Message) -> Sequence[tuple[int, bool]] | None:
+        binary_all = bool(message.parameters and message.parameters.get("binary_data_output"))
+        if not message.outputs:
+            return [(i, True) for i in range(len(self._names))] if binary_all else None
+        wanted: dict[int, bool] = {}
+        for output in message.outputs:
+            index = self._outputs.get(output.name)
+            if index is None:
+                raise NotFound(f"outputs are {', '.join(self._outputs)}")
+            if index in wanted:
+                raise RequestInvalid("an output may be requested only once")
+            wanted[index] = bool((output.parameters or {}).get("binary_data", binary_all))
+        return list(wanted.items())
+
+    # -- encoding --------------------------------------------------------------------------------
+
+    def encode(self, call: Call) -> tuple[bytes, list[Buffer]]:
+        """The JSON part of the answer and the binary tensors behind it."""
+        wanted = call.request.wanted
+        parts = [self._begin]
+        if call.request_id:
+            parts.append(b',"id":%b' % orjson.dumps(call.request_id.decode()))
+        buffers: list[Buffer] = []
+        if wanted is None:
+            outputs = [self._json_output(call, index) for index in range(len(self._names))]
+        else:
+            outputs = [
+                self._binary_output(call, index, buffers)
+                if binary
+                else self._json_output(call, index)
+                for index, binary in wanted
+            ]
+        parts.append(b',"outputs":[%b]}' % b",".join(outputs))
+        return b"".join(parts), buffers
+
+    def _json_output(self, call: Call, index: int) -> bytes:
+        frame = call.frame
+        rendered = frame.rendered.get(index) if frame is not None else None
+        if rendered is None:
+            rendered = self._render(call, index)
+        first, rows = call.first_row, call.rows
+        texts, row_shape = rendered
+        data = texts[first] if rows == 1 else b",".join(texts[first : first + rows])
+        return b'{"name":%b,"datatype":"%b","shape":[%d%b],"data":[%b]}' % (
+            self._names[index],
+            self._datatypes[index],
+            rows,
+            row_shape,
+            data,
+        )
+
+    def _render(self, call: Call, index: int) -> tuple[list[bytes], bytes]:
+        """The text of every row of one output of the frame, and its row shape."""
+        frame = call.frame
+        if frame is None or frame.answer is None:
+            raise ValueError("a call without an answer was encoded. This is a bug")
+        block = frame.answer.outputs[index]
+        row_shape = b"".join(b",%d" % size for size in block.row_shape)
+        rendered = frame.rendered[index] = (_row_texts(block, frame.answer.rows), row_shape)
+        return rendered
+
+    def _binary_output(self, call: Call, index: int, buffers: list[Buffer]) -> bytes:
+        frame = call.frame
+        if frame is None or frame.answer is None:
+            raise ValueError("a call without an answer was encoded. This is a bug")
+        view = call.outputs[index]
+        buffers.append(view)
+        row_shape = b"".join(b",%d" % size for size in frame.answer.outputs[index].row_shape)
+        return (
+            b'{"name":%b,"datatype":"%b","shape":[%d%b],"parameters":{"binary_data_size":%d}}'
+            % (self._names[index], self._datatypes[index], call.rows, row_shape, len(view))
+        )
+
+
+def _row_texts(block: TensorBlock, rows: int) -> list[bytes]:
+    """JSON text of each row's elements; one encoder call for the whole frame."""
+    if not block.row_bytes:
+        return [b""] * rows
+    text = orjson.dumps(block.array(rows).reshape(rows, -1), option=orjson.OPT_SERIALIZE_NUMPY)
+    return text[2:-2].split(b"],[")
+
+
+def _parse(part: memoryview) -> _Message:
+    try:
+        return _decode_message(part)
+    except RecursionError as error:
+        raise JsonTooDeep("the JSON is nested too deeply") from error
+    except msgspec.ValidationError as error:
+        if "$.inputs[...].shape" in str(error):
+            raise ShapeInvalid(f"not a shape: {str(error)[:160]}") from error
+        raise RequestInvalid(f"not an inference request: {str(error)[:160]}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise JsonInvalid("the body is not valid JSON") from error
+
+
+def _cut(body: memoryview, offset: int, tensor: _Input, known: _Tensor) -> memoryview:
+    """The binary data of one tensor. Raises DataShapeMismatch."""
+    size = math.prod(tensor.shape) * known.item_bytes
+    declared = (tensor.parameters or {})["binary_data_size"]
+    if declared != size or isinstance(declared, bool) or len(tensor.data):
+        raise DataShapeMismatch(f"input {tensor.name}: shape and datatype want {size} bytes")
+    if offset + size > len(body):
+        raise DataShapeMismatch(f"input {tensor.name}: the body ends before its data does")
+    return body[offset : offset + size]
+
+
+def _rows(inputs: Sequence[_Input]) -> int:
+    rows = inputs[0].shape[0]
+    if any(tensor.shape[0] != rows for tensor in inputs):
+        raise ShapeInvalid("all inputs must have the same number of rows")
+    return rows
+
+
+def _request_id(text: str) -> bytes:
+    encoded = text.encode()
+    if len(encoded) > MAX_ID_BYTES or (text and not text.isprintable()):
+        raise ParameterInvalid(f"id must have at most {MAX_ID_BYTES} printable bytes")
+    return encoded
+
+
+def _timeout_s(parameters: Parameters | None) -> float | None:
+    """The protocol's `timeout` parameter, microseconds; 0 or more."""
+    timeout = (parameters or {}).get("timeout")
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0:
+        raise ParameterInvalid("parameter timeout must be a positive integer, in microseconds")
+    return timeout / 1e6

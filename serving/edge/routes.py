@@ -1,0 +1,145 @@
+"""Routes for everything that is not inference: small pure steps from a request to a reply.
+
+A route's function returns a `Reply`, or an awaitable of one (a long poll), or raises a
+`ServingError`. The inference routes do not come through here: see `serving.edge.rest`.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import parse_qsl, unquote
+
+import structlog
+
+from serving.edge.heads import Head
+from serving.edge.http import Responder
+from serving.edge.problems import problem, response
+from serving.errors import InternalError, MethodNotAllowed, NotFound, ServingError
+
+logger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. headers: lower-case names. arguments: the `{name}` parts of the route."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    arguments: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer of a route; `headers` come beside the content's type and length."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+RouteFunction = Callable[[Request], Reply | Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table: `path` may hold `{name}` for a whole segment."""
+
+    method: str
+    path: str
+    function: RouteFunction
+
+    def match(self, segments: Sequence[str]) -> dict[str, str] | None:
+        """The arguments when `segments` fit this path, else None."""
+        pattern = self.path.split("/")[1:]
+        if len(pattern) != len(segments):
+            return None
+        arguments = {}
+        for wanted, segment in zip(pattern, segments, strict=True):
+            if wanted.startswith("{"):
+                arguments[wanted[1:-1]] = segment
+            elif wanted != segment:
+                return None
+        return arguments
+
+
+class Router:
+    """An `Application` over a table of routes; anything not in the table is 404 or 405."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, head: Head, body: bytes | memoryview, responder: Responder) -> None:
+        try:
+            route, arguments = self._find(head)
+            request = Request(
+                method=head.method,
+                path=head.path,
+                query=dict(parse_qsl(head.query, keep_blank_values=True)),
+                headers=head.headers,
+                body=bytes(body),
+                arguments=arguments,
+            )
+            reply = route.function(request)
+        except ServingError as error:
+            responder.send(problem(error))
+        except Exception as error:  # noqa: BLE001 - outermost: the server must survive a route
+            responder.send(problem(_unexpected(error)))
+        else:
+            self._answer(reply, responder)
+
+    def _find(self, head: Head) -> tuple[Route, dict[str, str]]:
+        # Segments are decoded after splitting: an encoded slash never makes another route.
+        segments = [unquote(segment) for segment in head.path.split("/")[1:]]
+        allowed = []
+        for route in self.routes:
+            arguments = route.match(segments)
+            if arguments is not None and route.method == head.method:
+                return route, arguments
+            if arguments is not None:
+                allowed.append(route.method)
+        if allowed:
+            methods = ", ".join(sorted(set(allowed)))
+            raise MethodNotAllowed(f"use {methods} here", allowed=methods)
+        raise NotFound("there is nothing at this path")
+
+    def _answer(self, reply: Reply | Awaitable[Reply], responder: Responder) -> None:
+        if isinstance(reply, Reply):
+            responder.send(_encode(reply))
+            return
+        task = asyncio.ensure_future(self._later(reply, responder))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        responder.watch(partial(_cancel, task))
+
+    async def _later(self, reply: Awaitable[Reply], responder: Responder) -> None:
+        try:
+            responder.send(_encode(await reply))
+        except ServingError as error:
+            responder.send(problem(error))
+        except Exception as error:  # noqa: BLE001 - outermost: the server must survive a route
+            responder.send(problem(_unexpected(error)))
+        finally:
+            if inspect.iscoroutine(reply):
+                reply.close()
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+def _encode(reply: Reply) -> bytes:
+    return response(
+        reply.status, reply.body, content_type=reply.content_type, headers=reply.headers
+    )
+
+
+def _unexpected(error: Exception) -> ServingError:
+    logger.error("route failed", error=repr(error), exc_info=error)
+    return InternalError("something went wrong here; quote the request id to the operator")

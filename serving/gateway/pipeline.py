@@ -1,0 +1,287 @@
+"""A request's way: authenticate, authorize, admit, route, batch, record, answer, mirror.
+
+`Pipeline.infer` is called by a wire adapter with its half of the request and returns at once. What
+follows is driven by events on the same loop: the queue forms frames (`serving.gateway.batching`), a
+replica answers, and the record of every admitted request, whatever its fate, goes to the prediction
+log; the answer leaves when the log says that the record is durable, and never without it. Only then
+is the request mirrored to candidates. Per request there is one call object and no task, timer,
+future or lock; everything that can be is done per frame.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from serving.access.authorization import authorize_inference, authorize_operation
+from serving.access.tokens import Authenticator
+from serving.core.batches import BatchAnswer, BatchPart, RowFailure, TensorBlock
+from serving.core.clock import Clock
+from serving.core.models import ModelVersion
+from serving.core.predictions import Fate
+from serving.core.principals import Principal
+from serving.core.traffic import Snapshot
+from serving.errors import (
+    DeadlineExceeded,
+    ModelFailed,
+    NonFiniteInput,
+    NoReplica,
+    OutputInvalid,
+    ReplicaLost,
+    ServingError,
+)
+from serving.gateway.admission import Admission
+from serving.gateway.batching import Frame, VersionQueue
+from serving.gateway.calls import Call, Exchange, caller_name
+from serving.gateway.recording import PredictionLog, Recorder
+from serving.gateway.routing import Route, RoutingTable
+from serving.gateway.shadowing import Mirror
+from serving.gateway.telemetry import CallTelemetry
+from serving.settings import Settings
+
+QueueFactory = Callable[[ModelVersion, "Pipeline"], VersionQueue]
+
+_FATES = {
+    RowFailure.MODEL_ERROR: Fate.MODEL_ERROR,
+    RowFailure.EXPIRED: Fate.TIMEOUT,
+    RowFailure.INVALID_OUTPUT: Fate.INVALID_OUTPUT,
+}
+
+
+class Pipeline:
+    """The request path of one gateway worker."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        authenticator: Authenticator,
+        log: PredictionLog,
+        telemetry: CallTelemetry,
+        clock: Clock,
+        make_queue: QueueFactory,
+    ) -> None:
+        self.now_ns = clock.monotonic_ns
+        self.table = RoutingTable(Snapshot(epoch=0), {}, self._make_queue)
+        self.admission = Admission(settings.admission)
+        self._settings = settings.admission
+        self._authenticator = authenticator
+        self._recorder = Recorder(log)
+        self._telemetry = telemetry
+        self._clock = clock
+        self._queue_factory = make_queue
+        self._mirror = Mirror(settings.shadow, admit=self._identify, dropped=telemetry.dropped)
+        self._wall_offset_ns = clock.wall_ns() - clock.monotonic_ns()
+        self._now_s = clock.wall_ns() / 1e9
+
+    # -- a request's way in ----------------------------------------------------------------------
+
+    def infer(self, exchange: Exchange) -> None:
+        """Takes one request in. Raises a ServingError when it is refused before admission."""
+        principal = self._authenticator.authenticate(exchange.authorization, self._now_s)
+        authorize_inference(principal, exchange.model)
+        route = self.table.choose(exchange.model)
+        queue = self._choose(route, exchange.version, principal)
+        call = self._admit(exchange, principal, queue)
+        exchange.watch(call)
+        queue.append(call)
+
+    def _choose(self, route: Route, version: str | None, principal: Principal) -> VersionQueue:
+        """The stable version, or the one that an operator pinned."""
+        if version is None or version == route.policy.stable:
+            return route.stable
+        authorize_operation(principal)
+        return self.table.pinned(route.policy.model, version)
+
+    def _admit(self, exchange: Exchange, principal: Principal, queue: VersionQueue) -> Call:
+        self._recorder.check()
+        model = exchange.model
+        share = self.admission.admit(principal.subject, model, queue.queued_rows)
+        try:
+            request = exchange.decode(queue.version)
+        except ServingError:
+            self.admission.release(share, model, 0)
+            raise
+        self.admission.in_flight_bytes += request.size_bytes
+        call = Call(self, queue, request, caller_name(principal))
+        call.exchange = exchange
+        call.share = share
+        call.arrived_ns = now_ns = self.now_ns()
+        timeout_s = request.timeout_s or self._settings.default_deadline_s
+        call.deadline_ns = now_ns + int(min(timeout_s, self._settings.max_deadline_s) * 1e9)
+        self._telemetry.begin(call, exchange.traceparent)
+        self._identify(call)
+        return call
+
+    def _identify(self, call: Call) -> None:
+        """Gives a call its place in the log: from here on it ends with exactly one record."""
+        call.sequence = self._recorder.next_sequence()
+        call.time_ns = call.arrived_ns + self._wall_offset_ns
+
+    # -- what becomes of it ----------------------------------------------------------------------
+
+    def answered(self, frame: Frame, answer: BatchAnswer) -> None:
+        """A replica answered a frame."""
+        calls = [call for call in frame.calls if not call.done]
+        _place(calls, answer.parts, self.now_ns())
+        failed = _failed(calls, answer)
+        served = [call for call in calls if call not in failed] if failed else calls
+        for call, error in failed.items():
+            self._fail(call, _FATES[error], _explain(error))
+        if served:
+            self._serve(served, answer.outputs)
+
+    def _serve(self, calls: list[Call], outputs: tuple[TensorBlock, ...]) -> None:
+        for call in calls:
+            call.done = True
+        _hand_out(calls, outputs)
+        shapes = tuple(output.row_shape for output in outputs)
+        records = self._recorder.encode(calls, Fate.OK, output_shapes=shapes)
+        # Encoding overlaps with the sync: the answers are ready when the record is durable.
+        payloads = [call.exchange.encode(call) if call.exchange else b"" for call in calls]
+        self._recorder.append(records, partial(self._recorded, calls, payloads))
+
+    def _recorded(
+        self, calls: list[Call], payloads: list[bytes], error: ServingError | None
+    ) -> None:
+        """The records of answered calls are durable, or cannot be: the answers leave, or do not."""
+        if error is not None:
+            for call in calls:
+                self._refuse(call, error)
+            return
+        for call, payload in zip(calls, payloads, strict=True):
+            if call.exchange is not None:
+                call.exchange.send(payload)
+                self._release(call)
+        self._telemetry.served(calls, self.now_ns())
+        if not calls[0].shadow_of:
+            self._shadow(calls)
+
+    def _shadow(self, calls: list[Call]) -> None:
+        queue = calls[0].queue
+        candidates = self.table.shadows_of(queue)
+        if candidates:
+            self._mirror.mirror(calls, candidates)
+
+    # -- fates other than an answer --------------------------------------------------------------
+
+    def abandoned(self, call: Call) -> None:
+        """The client went away before its answer."""
+        self._end(call)
+        records = self._recorder.encode([call], Fate.CLIENT_GONE)
+        self._recorder.append(records, lambda _error: self._release(call))
+        self._telemetry.failed(call, Fate.CLIENT_GONE, None)
+
+    def expired(self, call: Call) -> None:
+        """The deadline passed while the call was waiting or running."""
+        if call.frame is None and not call.queue.ready:
+            self._fail(call, Fate.REPLICA_LOST, NoReplica("no replica of this model is up"))
+        else:
+            self._fail(call, Fate.TIMEOUT, _explain(RowFailure.EXPIRED))
+
+    def exhausted(self, call: Call) -> None:
+        error = ReplicaLost("the replica died while running this request; retry later")
+        self._fail(call, Fate.REPLICA_LOST, error)
+
+    def not_finite(self, call: Call) -> None:
+        error = NonFiniteInput("inputs must not contain NaN or infinity")
+        self._fail(call, Fate.INVALID_INPUT, error)
+
+    def _fail(self, call: Call, fate: Fate, error: ServingError) -> None:
+        self._end(call)
+        records = self._recorder.encode([call], fate, reason=error.code)
+
+        def recorded(log_error: ServingError | None) -> None:
+            self._refuse(call, log_error or error)
+
+        self._recorder.append(records, recorded)
+        self._telemetry.failed(call, fate, error)
+
+    def _end(self, call: Call) -> None:
+        call.done = True
+        call.total_us = (self.now_ns() - call.arrived_ns) // 1000
+        call.queue.discard(call)
+
+    def _refuse(self, call: Call, error: ServingError) -> None:
+        if call.exchange is not None:
+            call.exchange.refuse(error, prediction_id=self._recorder.prediction_id(call.sequence))
+        self._release(call)
+
+    def _release(self, call: Call) -> None:
+        share, call.share = call.share, None
+        if share is not None:
+            self.admission.release(share, call.queue.version.model, call.request.size_bytes)
+
+    # -- upkeep ----------------------------------------------------------------------------------
+
+    def prediction_id(self, call: Call) -> str:
+        """The id under which the call's record is found."""
+        return self._recorder.prediction_id(call.sequence)
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Swaps the routing table; queues of unchanged versions keep their calls."""
+        self.table = RoutingTable(snapshot, self.table.queues, self._make_queue)
+        self._recorder.epoch = snapshot.epoch
+
+    def sweep(self) -> None:
+        """Deadlines and silent replicas; called every few milliseconds, not per request."""
+        now_ns = self.now_ns()
+        self._wall_offset_ns = self._clock.wall_ns() - now_ns
+        self._now_s = (now_ns + self._wall_offset_ns) / 1e9
+        for queue in self.table.queues.values():
+            queue.sweep(now_ns)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every admitted request has its answer; copies for candidates do not count."""
+        return self.admission.in_flight == 0
+
+    def _make_queue(self, version: ModelVersion) -> VersionQueue:
+        return self._queue_factory(version, self)
+
+
+def _place(calls: Sequence[Call], parts: Sequence[BatchPart], now_ns: int) -> None:
+    """Writes into every call the batch in which its first row ran."""
+    ends = []
+    end = 0
+    for part in parts:
+        end += part.rows
+        ends.append(end)
+    index = 0
+    for call in calls:
+        while call.first_row >= ends[index]:
+            index += 1
+        part = parts[index]
+        call.batch_id = part.batch_id
+        call.batch_size = part.batch_rows
+        call.batch_position = part.position + call.first_row - (ends[index] - part.rows)
+        call.queue_us += part.queue_us
+        call.run_us = part.run_us
+        call.total_us = (now_ns - call.arrived_ns) // 1000
+
+
+def _failed(calls: Sequence[Call], answer: BatchAnswer) -> dict[Call, RowFailure]:
+    """The calls of which at least one row failed, with the first reason."""
+    if not answer.failures:
+        return {}
+    failed = {}
+    for call in calls:
+        rows = range(call.first_row, call.first_row + call.rows)
+        reason = next((answer.failures[row] for row in rows if row in answer.failures), None)
+        if reason is not None:
+            failed[call] = reason
+    return failed
+
+
+def _hand_out(calls: Sequence[Call], outputs: Sequence[TensorBlock]) -> None:
+    """Gives every call exactly its own rows of every output, as views."""
+    views = [(memoryview(output.buffers[0]), output.row_bytes) for output in outputs]
+    for call in calls:
+        start, stop = call.first_row, call.first_row + call.rows
+        call.outputs = tuple([view[start * size : stop * size] for view, size in views])
+
+
+def _explain(failure: RowFailure) -> ServingError:
+    if failure is RowFailure.EXPIRED:
+        return DeadlineExceeded("the deadline passed before there was an answer")
+    if failure is RowFailure.MODEL_ERROR:
+        return ModelFailed("the model failed on this input")
+    return OutputInvalid("the model's answer was not usable")

@@ -1,0 +1,109 @@
+"""What the request path tells metrics and traces: per frame where it can be, off the reply path."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+from serving.core.predictions import Fate
+from serving.errors import ServingError
+from serving.gateway.batching import VersionQueue
+from serving.gateway.calls import NO_TRACE, Call
+from serving.telemetry.families import GatewayMetrics, VersionMetrics
+from serving.telemetry.traces import RequestFacts, RequestTracing
+
+ROUTE: Final = "/v2/models/{model}/infer"
+_OK: Final = 200
+
+Role = Literal["primary", "shadow"]
+
+
+class CallTelemetry:
+    """Counts fates and times, and makes the spans of sampled and failed calls."""
+
+    def __init__(
+        self,
+        metrics: GatewayMetrics,
+        tracing: RequestTracing,
+        *,
+        status_of: Callable[[ServingError], int],
+        now_s: Callable[[], float],
+    ) -> None:
+        """status_of: the wire's status for a failure. now_s: wall time, for exemplars."""
+        self._metrics = metrics
+        self._tracing = tracing
+        self._status_of = status_of
+        self._now_s = now_s
+        self._versions: dict[tuple[str, bool], VersionMetrics] = {}
+
+    def begin(self, call: Call, traceparent: bytes | None) -> None:
+        """Decides once whether the call is traced."""
+        trace = self._tracing.begin(traceparent)
+        if trace is not None:
+            call.trace = trace
+            call.trace_id = trace.trace_id
+
+    def served(self, calls: Sequence[Call], finished_ns: int) -> None:
+        """The calls of one frame were answered, or recorded if they were copies."""
+        metrics = self._of(calls[0])
+        metrics.requests[Fate.OK].value += len(calls)
+        metrics.duration.observe_many([(finished_ns - call.arrived_ns) / 1e9 for call in calls])
+        metrics.queue.observe_many([call.queue_us / 1e6 for call in calls])
+        metrics.batch_rows.observe(calls[0].batch_size)
+        for call in calls:
+            if call.trace_id is not NO_TRACE:
+                self._trace(call, finished_ns)
+
+    def failed(self, call: Call, fate: Fate, error: ServingError | None) -> None:
+        """The call ended without an answer; `error` is None when nobody is left to hear it."""
+        metrics = self._of(call)
+        metrics.requests[fate].value += 1
+        if fate is Fate.TIMEOUT:
+            metrics.deadline_misses.value += 1
+        if error is not None and call.exchange is not None:
+            facts = self._facts(call, fate, call.arrived_ns + call.total_us * 1000, error)
+            self._tracing.record_error(call.trace, facts)
+
+    def dropped(self, queue: VersionQueue) -> None:
+        """A copy for a candidate found no room."""
+        version = queue.version
+        metrics = self._metrics.version(version.model, version.version, "shadow")
+        metrics.shadow_dropped.value += 1
+
+    def _of(self, call: Call) -> VersionMetrics:
+        version = call.queue.version
+        key = (version.key, call.shadow_of != 0)
+        known = self._versions.get(key)
+        if known is None:
+            role: Role = "shadow" if call.shadow_of else "primary"
+            known = self._metrics.version(version.model, version.version, role)
+            self._versions[key] = known
+        return known
+
+    def _trace(self, call: Call, finished_ns: int) -> None:
+        trace = call.trace
+        if trace is None or not trace.sampled:
+            return
+        self._of(call).duration.exemplify(
+            (finished_ns - call.arrived_ns) / 1e9, trace_id=trace.trace_id, now_s=self._now_s()
+        )
+        self._tracing.finish(trace, self._facts(call, Fate.OK, finished_ns, None))
+
+    def _facts(
+        self, call: Call, fate: Fate, finished_ns: int, error: ServingError | None
+    ) -> RequestFacts:
+        version = call.queue.version
+        return RequestFacts(
+            route=ROUTE,
+            status=_OK if error is None else self._status_of(error),
+            arrived_ns=call.arrived_ns,
+            finished_ns=finished_ns,
+            error="" if error is None else error.code,
+            model=version.model,
+            version=version.version,
+            role="shadow" if call.shadow_of else "primary",
+            fate=fate.name.lower(),
+            queued_ns=call.arrived_ns,
+            sent_ns=call.arrived_ns + call.queue_us * 1000,
+            batch_id=call.batch_id,
+            batch_size=call.batch_size,
+            batch_position=call.batch_position,
+        )

@@ -1,0 +1,439 @@
+"""The replica's side of the frame channel: one thread that reads, merges, runs and answers.
+
+Theory of operation. The thread owns everything: sockets, pending frames, the session. It waits for
+sockets only while nothing is pending; otherwise it takes what the sockets hold without waiting,
+forms a batch, runs it and answers. While the model runs, frames gather in the sockets' buffers
+(credits bound them), and they are the next batch: no timer, no lock, no hand-over between threads.
+`session.run` releases the GIL, so the Ray actor around it stays responsive.
+
+A frame whose time has passed is answered without being run. A run that lasts longer than
+`run_timeout_s` is terminated by a watchdog and its rows fail, without bisection. Malformed bytes
+close the connection they came on and touch nothing else.
+"""
+
+import contextlib
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import structlog
+
+from serving.core.batches import BatchAnswer, BatchPart, RowBatch, RowFailure
+from serving.core.clock import Clock
+from serving.core.models import ModelVersion
+from serving.core.tensors import Array
+from serving.errors import ModelFailed, OutputInvalid, ReplicaLost
+from serving.inference.connection import FrameConnection
+from serving.inference.frames import encode_answer
+from serving.inference.merging import (
+    PendingFrame,
+    Slice,
+    failed_outputs,
+    form_batch,
+    merge_inputs,
+    run_isolating,
+    split_outputs,
+)
+from serving.inference.profile import SIZES, BatchProfile
+from serving.settings import ChannelSettings
+
+logger = structlog.get_logger()
+
+_IDLE_WAIT_S: Final = 1.0
+_PROBE_WAIT_S: Final = 5.0
+_BUSY_WINDOW_NS: Final = 2_000_000_000
+_VARIABLE_DIMENSION: Final = 16
+_WARM_UP_RUNS: Final = 3
+_REHEARSED_FRAME_ROWS: Final = 16
+_NO_DEADLINE: Final = 2**63 - 1
+
+
+class Runner(Protocol):
+    """What runs a batch: one model version on one device."""
+
+    version: ModelVersion
+    runs_on_caller: bool
+    """The calling thread does all the work, so that its CPU time is what a run costs."""
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Arrays in the order of the version's outputs. Raises ModelFailed."""
+
+    def terminate(self) -> None:
+        """Makes the run in progress fail soon; called from another thread."""
+
+
+class BatchTracing(Protocol):
+    """Where the span of one batch goes. `links`: (trace id, span id) of its sampled requests."""
+
+    def record(
+        self,
+        *,
+        batch_id: int,
+        rows: int,
+        start_ns: int,
+        end_ns: int,
+        links: Sequence[tuple[bytes, bytes]],
+        failed: bool,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatistics:
+    """What a replica tells about itself. Totals since its start; `busy_fraction` of late."""
+
+    queued_rows: int = 0
+    busy_fraction: float = 0.0
+    batches: int = 0
+    rows: int = 0
+    failures: int = 0
+    run_seconds: float = 0.0
+    best_batch_size: int = 0
+    p95_queue_ms: float = 0.0
+    expired_rows: int = 0
+    batch_sizes: dict[int, int] = field(default_factory=dict)
+
+
+class ReplicaListener:
+    """Serves frames for one runner on one Unix socket. Started by `start`, ended by `stop`."""
+
+    _listening: socket.socket
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        replica: str,
+        path: Path,
+        channel: ChannelSettings,
+        run_timeout_s: float,
+        clock: Clock,
+        tracing: BatchTracing | None = None,
+    ) -> None:
+        self.path = path
+        self.profile = BatchProfile(runner.version.batching)
+        self._runner = runner
+        self._channel = channel
+        self._run_timeout_ns = round(run_timeout_s * 1e9)
+        self._clock = clock
+        # CPU time is blind to neighbours that take the core; a device needs the wall's.
+        self._cost_ns = clock.thread_ns if runner.runs_on_caller else clock.monotonic_ns
+        self._tracing = tracing
+        self._pending: deque[PendingFrame] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._connections: set[FrameConnection] = set()
+        self._stopping = threading.Event()
+        self._drained = threading.Event()
+        self._probes: deque[PendingFrame] = deque()
+        self._thread = threading.Thread(target=self._loop, name="replica-loop", daemon=True)
+        self._watchdog = threading.Thread(target=self._watch, name="replica-watch", daemon=True)
+        # The high half tells replicas apart, the low half counts.
+        self._batch_id = int.from_bytes(replica.encode()[-4:].rjust(4, b"\0"), "little") << 32
+        self._counters = _Counters()
+
+    # -- from outside the thread -----------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Learns the best batch size from a few batches of each; raises ModelFailed if a row fails.
+
+        Sizes are timed as frames of 16 rows, as a gateway would send them, and over the whole step
+        from forming to answering: for a small model that is most of the cost.
+        """
+        version = self._runner.version
+        self._runner.run(_sample(version, rows=1))
+        for size in self.profile.sizes:
+            cost_s = min(self._rehearse(size) for _ in range(_WARM_UP_RUNS))
+            self.profile.measured(size, cost_s)
+            if not self.profile.fits(size):
+                return
+
+    def start(self) -> None:
+        """Binds the socket, readable for this user only, and starts the thread."""
+        self.path.unlink(missing_ok=True)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listening.bind(str(self.path))
+        self.path.chmod(0o600)
+        listening.listen(128)
+        listening.setblocking(False)
+        self._wake_reader.setblocking(False)
+        self._selector.register(listening, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._woken)
+        self._listening = listening
+        self._thread.start()
+        self._watchdog.start()
+
+    def stop(self, *, drain_s: float = 5.0) -> None:
+        """Accepts nothing new, answers what came in within `drain_s`, closes everything."""
+        self._stopping.set()
+        self._wake()
+        self._drained.wait(drain_s)
+        self._runner.terminate()
+        self._thread.join(drain_s)
+        self._watchdog.join(drain_s)
+        self.path.unlink(missing_ok=True)
+
+    def statistics(self) -> ReplicaStatistics:
+        counters = self._counters
+        return ReplicaStatistics(
+            queued_rows=sum(frame.batch.rows - frame.taken_rows for frame in list(self._pending)),
+            busy_fraction=counters.busy_fraction,
+            batches=counters.batches,
+            rows=counters.rows,
+            failures=counters.failures,
+            run_seconds=counters.run_ns / 1e9,
+            best_batch_size=self.profile.best_rows,
+            p95_queue_ms=counters.p95_queue_ms(),
+            expired_rows=counters.expired_rows,
+            batch_sizes=dict(counters.batch_sizes),
+        )
+
+    def check(self) -> None:
+        """Raises ReplicaLost unless a real row, queued like any other, is answered in time."""
+        answered = threading.Event()
+        failures: list[dict[int, RowFailure]] = []
+
+        def reply(answer: BatchAnswer) -> None:
+            failures.append(answer.failures)
+            answered.set()
+
+        version = self._runner.version
+        batch = RowBatch(digest=version.digest, rows=1, tensors=())
+        now_ns = self._clock.monotonic_ns()
+        inputs = tuple(_sample(version, rows=1))
+        self._probes.append(PendingFrame(batch, inputs, now_ns, _NO_DEADLINE, reply))
+        self._wake()
+        if not answered.wait(_PROBE_WAIT_S):
+            raise ReplicaLost("the replica's loop makes no progress")
+        if any(failures):
+            raise ReplicaLost("the model fails on a sample row")
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not (self._stopping.is_set() and not self._pending):
+            for key, events in self._selector.select(0 if self._pending else _IDLE_WAIT_S):
+                key.data(events)
+            while self._probes:
+                self._pending.append(self._probes.popleft())
+            if self._pending:
+                self._step()
+            self._counters.tick(self._clock.monotonic_ns())
+        self._close()
+
+    def _step(self) -> None:
+        """Runs one batch: form, run, split, answer."""
+        start_ns = self._clock.monotonic_ns()
+        self._expire(start_ns)
+        if not self._pending:
+            return
+        cost_ns = self._cost_ns()
+        slices = form_batch(self._pending, max_rows=self.profile.best_rows)
+        inputs = merge_inputs(slices)
+        rows = len(inputs[0])
+        queue_ns = start_ns - min(s.frame.arrived_ns for s in slices)
+        self._counters.run_started_ns = start_ns
+        outputs, failures = self._run(inputs)
+        end_ns = self._clock.monotonic_ns()
+        self._counters.run_started_ns = 0
+        self._counters.ran(rows=rows, run_ns=end_ns - start_ns, queue_ns=queue_ns)
+        self._counters.failures += len(failures)
+        self._batch_id += 1
+        part = BatchPart(
+            rows, self._batch_id, rows, 0, queue_ns // 1000, (end_ns - start_ns) // 1000
+        )
+        for frame in split_outputs(slices, outputs, failures, part):
+            frame.reply(frame.answer())
+        if not failures:
+            self.profile.ran(rows, (self._cost_ns() - cost_ns) / 1e9)
+        self._trace(slices, start_ns=start_ns, end_ns=end_ns, failed=bool(failures))
+
+    def _run(self, inputs: Sequence[Array]) -> tuple[list[Array], dict[int, RowFailure]]:
+        rows = len(inputs[0])
+        version = self._runner.version
+        try:
+            return run_isolating(self._run_once, inputs, version=version)
+        except OutputInvalid as error:
+            terminated = isinstance(error, _Terminated)
+            reason = RowFailure.EXPIRED if terminated else RowFailure.INVALID_OUTPUT
+            logger.warning("batch failed", model=version.key, rows=rows, error=str(error))
+            return failed_outputs(version, rows), dict.fromkeys(range(rows), reason)
+
+    def _run_once(self, inputs: Sequence[Array]) -> list[Array]:
+        try:
+            return self._runner.run(inputs)
+        except ModelFailed as error:
+            if self._counters.terminated:
+                self._counters.terminated = False
+                raise _Terminated(error.message) from error
+            raise
+
+    def _expire(self, now_ns: int) -> None:
+        """Answers frames whose time has passed without running them."""
+        for frame in [frame for frame in self._pending if frame.deadline_ns < now_ns]:
+            if frame.taken_rows:
+                continue
+            self._pending.remove(frame)
+            rows = frame.batch.rows
+            self._counters.expired_rows += rows
+            frame.reply(
+                BatchAnswer(
+                    rows,
+                    (),
+                    (BatchPart(rows, 0, 0, 0, 0, 0),),
+                    dict.fromkeys(range(rows), RowFailure.EXPIRED),
+                )
+            )
+
+    def _trace(self, slices: Sequence[Slice], *, start_ns: int, end_ns: int, failed: bool) -> None:
+        if self._tracing is None:
+            return
+        links = [
+            (link.trace_id, link.span_id)
+            for s in slices
+            for link in s.frame.batch.links
+            if s.start <= link.row < s.stop
+        ]
+        if links or failed:
+            offset_ns = self._clock.wall_ns() - self._clock.monotonic_ns()
+            self._tracing.record(
+                batch_id=self._batch_id,
+                rows=sum(s.stop - s.start for s in slices),
+                start_ns=start_ns + offset_ns,
+                end_ns=end_ns + offset_ns,
+                links=links,
+                failed=failed,
+            )
+
+    # -- sockets ---------------------------------------------------------------------------------
+
+    def _accept(self, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            peer, _ = self._listening.accept()
+            connection = FrameConnection(
+                peer,
+                version=self._runner.version,
+                channel=self._channel,
+                selector=self._selector,
+                received=self._received,
+                closed=self._connections.discard,
+            )
+            self._connections.add(connection)
+
+    def _received(self, connection: FrameConnection, frame_id: int, batch: RowBatch) -> None:
+        if self._stopping.is_set():
+            connection.refuse_draining(frame_id)
+            return
+        arrays = tuple(tensor.array(batch.rows) for tensor in batch.tensors)
+        now_ns = self._clock.monotonic_ns()
+        deadline_ns = now_ns + batch.budget_us * 1000 if batch.budget_us else _NO_DEADLINE
+
+        def reply(answer: BatchAnswer) -> None:
+            connection.answer(frame_id, answer)
+
+        self._pending.append(PendingFrame(batch, arrays, now_ns, deadline_ns, reply))
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._wake_writer.send(b"\0")
+
+    def _woken(self, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_reader.recv(4096)
+
+    def _close(self) -> None:
+        for connection in list(self._connections):
+            connection.close()
+        self._selector.unregister(self._listening)
+        self._listening.close()
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+        self._drained.set()
+
+    # -- the watchdog ----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Terminates a run that has lasted too long; sleeps otherwise."""
+        period_s = min(1.0, self._run_timeout_ns / 4e9)
+        while not self._drained.wait(period_s):
+            started_ns = self._counters.run_started_ns
+            if started_ns and self._clock.monotonic_ns() - started_ns > self._run_timeout_ns:
+                self._counters.terminated = True
+                self._runner.terminate()
+
+    def _rehearse(self, rows: int) -> float:
+        """Seconds that one batch of `rows` zeros costs, from forming to encoded answers."""
+        digest = self._runner.version.digest
+        for start in range(0, rows, _REHEARSED_FRAME_ROWS):
+            count = min(_REHEARSED_FRAME_ROWS, rows - start)
+            inputs = tuple(_sample(self._runner.version, rows=count))
+            batch = RowBatch(digest=digest, rows=count, tensors=())
+            self._pending.append(
+                PendingFrame(batch, inputs, 0, _NO_DEADLINE, partial(encode_answer, 0))
+            )
+        cost_ns = self._cost_ns()
+        slices = form_batch(self._pending, max_rows=rows)
+        outputs, failures = self._run(merge_inputs(slices))
+        part = BatchPart(rows, 0, rows, 0, 0, 0)
+        for frame in split_outputs(slices, outputs, failures, part):
+            frame.reply(frame.answer())
+        return max(self._cost_ns() - cost_ns, 1) / 1e9
+
+
+class _Terminated(OutputInvalid):
+    """A run that was ended by the watchdog: not bisected, it would hang again."""
+
+
+class _Counters:
+    """Plain numbers of one replica; written by its thread, read by others."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.rows = 0
+        self.failures = 0
+        self.expired_rows = 0
+        self.run_ns = 0
+        self.run_started_ns = 0
+        self.terminated = False
+        self.busy_fraction = 0.0
+        self.batch_sizes: dict[int, int] = dict.fromkeys(SIZES, 0)
+        self._queue_ns: deque[int] = deque(maxlen=256)
+        self._window_start_ns = 0
+        self._window_run_ns = 0
+
+    def ran(self, *, rows: int, run_ns: int, queue_ns: int) -> None:
+        self.batches += 1
+        self.rows += rows
+        self.run_ns += run_ns
+        self._window_run_ns += run_ns
+        self._queue_ns.append(queue_ns)
+        bound = next((size for size in SIZES if rows <= size), SIZES[-1])
+        self.batch_sizes[bound] += 1
+
+    def tick(self, now_ns: int) -> None:
+        elapsed_ns = now_ns - self._window_start_ns
+        if elapsed_ns >= _BUSY_WINDOW_NS:
+            self.busy_fraction = min(1.0, self._window_run_ns / elapsed_ns)
+            self._window_start_ns, self._window_run_ns = now_ns, 0
+
+    def p95_queue_ms(self) -> float:
+        waits = sorted(self._queue_ns.copy())
+        return waits[int(0.95 * (len(waits) - 1))] / 1e6 if waits else 0.0
+
+
+def _sample(version: ModelVersion, *, rows: int) -> list[Array]:
+    """Rows of zeros in the declared form; dimensions that may vary become 16."""
+    return [
+        np.zeros(
+            (rows, *(_VARIABLE_DIMENSION if size < 0 else size for size in tensor.row_shape)),
+            tensor.dtype,
+        )
+        for tensor in version.inputs
+    ]

@@ -1,0 +1,294 @@
+"""What happens to a commit when the disk does not do as it is told. Lives in the writer's thread.
+
+    write fails with ENOSPC, EDQUOT, EFBIG   what it left is cut off, its requests get
+                                             LogStorageFull, and so does everyone until a write
+                                             succeeds; a probe writes an empty commit meanwhile
+    free space below `min_free_bytes`        nobody new is admitted; who was is still recorded
+    write or sync fails otherwise            the kernel may have dropped what it could not write,
+                                             so the segment is suspect: closed, never synced again,
+                                             and the commit is written once more to a new segment,
+                                             whose header says how much of the suspect one counts
+    that fails too                           LogUnavailable for its requests and for everyone until
+                                             a probe has begun a new segment
+    the segment was removed or cut           noticed within half a second; a new one is begun
+    the next segment cannot be created       the current one grows until it can
+
+A failed sync is never repeated on the same descriptor, because the kernel reports it once and may
+call the lost pages clean afterwards (the PostgreSQL "fsyncgate" of 2018). Rejected: keeping the
+records of a failed commit for later; their requests were answered 503 by then.
+"""
+
+import contextlib
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from serving.core.clock import Clock
+from serving.errors import LogStorageFull, LogUnavailable, ServingError
+from serving.predictionlog.counts import CommitCounts
+from serving.predictionlog.files import OUT_OF_SPACE, Files
+from serving.predictionlog.format import Durability, Previous, SegmentHeader, segment_name
+from serving.predictionlog.recovery import recover
+from serving.predictionlog.segment import OpenSegment
+from serving.settings import LogSettings
+
+TEND_NS: Final = 500_000_000
+"""How often space and the segment's file are looked at, and a failing log is probed."""
+_CANNOT_OPEN: Final = "the prediction log cannot be opened: {}"
+
+_log = logging.getLogger(__name__)
+
+
+class Committer:
+    """Owns the directory and the open segment. Not thread-safe: one thread calls everything.
+
+    definitions: number to JSON; another thread may add to it. sequence: the last one given.
+    """
+
+    def __init__(
+        self, directory: Path, *, settings: LogSettings, clock: Clock, files: Files,
+        log_id: bytes, tag: int, definitions: Mapping[int, bytes],
+    ) -> None:  # fmt: skip
+        self._directory = directory
+        self._settings = settings
+        self._clock = clock
+        self._files = files
+        self._log_id = log_id
+        self._tag = tag
+        self._definitions = definitions
+        self._durability = Durability[settings.durability.upper()]
+        self._lock = -1
+        self._number = 0
+        self._previous = Previous()
+        self._segment: OpenSegment | None = None
+        self._spare: OpenSegment | None = None
+        self._failure: ServingError | None = None
+        self._scarcity: ServingError | None = None
+        self._tended_ns = 0
+        self._spare_after_ns = 0
+        self.sequence = 0
+        self.counts = CommitCounts()
+
+    @property
+    def refusal(self) -> ServingError | None:
+        """Why a commit would fail or nobody new should be admitted; None when all is well."""
+        return self._failure or self._scarcity
+
+    def open(self) -> None:
+        """Locks the directory, recovers what is there and begins a segment.
+
+        A disk that is merely full is no error: the log opens refusing. Raises DataDirectoryInUse,
+        LogUnavailable.
+        """
+        try:
+            self._files.make_directory(self._directory)
+            self._lock = self._files.lock(self._directory / "lock")
+            now_ns = self._clock.wall_ns()
+            found = recover(self._directory, files=self._files, now_ns=now_ns)
+        except OSError as error:
+            self._unlock()
+            raise LogUnavailable(_CANNOT_OPEN.format(error.strerror)) from error
+        self._number, self._previous = found.number, found.previous
+        self.sequence = found.next_sequence - 1
+        try:
+            self._begin()
+        except OSError as error:
+            if error.errno not in OUT_OF_SPACE:
+                self._unlock()
+                raise LogUnavailable(_CANNOT_OPEN.format(error.strerror)) from error
+            self._refuse(error)
+        self._look_at_space()
+        self._tended_ns = self._clock.monotonic_ns()
+
+    def commit(self, frames: Sequence[bytes]) -> ServingError | None:
+        """None once `frames` are recorded; else why not, and then none of them is.
+
+        Raises DefinitionUnknown.
+        """
+        if self._segment is None:
+            return self._failure or LogUnavailable("the prediction log is not open")
+        began_ns = self._clock.monotonic_ns()
+        try:
+            self._write(self._segment, frames)
+        except OSError as error:
+            refusal = self._retry(error, frames)
+            if refusal is not None:
+                return refusal
+        elapsed_ns = self._clock.monotonic_ns() - began_ns
+        self.counts.committed(records=len(frames), elapsed_ns=elapsed_ns)
+        return None
+
+    def tend(self, *, idle: bool) -> None:
+        """What can wait until the callers of a commit were released."""
+        segment = self._segment
+        if segment is not None:
+            segment.absorb()
+            self._turn_over(segment, idle=idle)
+        now_ns = self._clock.monotonic_ns()
+        if idle or now_ns - self._tended_ns >= TEND_NS:
+            self._tended_ns = now_ns
+            self._look_at_space()
+            self._look_at_segment()
+            if self._failure is not None:
+                self._probe()
+
+    def give_up(self) -> None:
+        """After an unexpected failure: leaves the segment; a probe begins the next one."""
+        self._abandon()
+        self._failure = LogUnavailable("the prediction log failed and is being reopened")
+
+    def close(self) -> None:
+        """Seals the segment and lets the directory go."""
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
+        if self._segment is not None:
+            self._seal(self._segment)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            self._files.close(self._lock)
+            self._lock = -1
+
+    def _write(self, segment: OpenSegment, frames: Sequence[bytes]) -> None:
+        before = segment.position
+        segment.commit(frames, definitions=self._definitions, next_sequence=self.sequence + 1)
+        self.counts.bytes += segment.position - before
+        if self._failure is not None:
+            _log.warning("prediction log: recording again")
+            self._failure = None
+
+    def _retry(self, error: OSError, frames: Sequence[bytes]) -> ServingError | None:
+        """The commit failed once: cut and refuse, or once more in a new segment."""
+        self.counts.failed_commits += 1
+        if error.errno in OUT_OF_SPACE and self._rewind():
+            return self._refuse(error)
+        _log.warning("prediction log: a write failed, its segment is suspect: %s", error.strerror)
+        self._abandon()
+        try:
+            self._write(self._begin(), frames)
+        except OSError as second:
+            self.counts.failed_commits += 1
+            self._abandon()
+            return self._refuse(second)
+        return None
+
+    def _rewind(self) -> bool:
+        try:
+            if self._segment is not None:
+                self._segment.rewind()
+        except OSError:
+            return False
+        return True
+
+    def _abandon(self) -> None:
+        if self._segment is not None:
+            self.counts.suspect_segments += 1
+            self._previous = self._segment.abandon()
+            self._segment = None
+
+    def _refuse(self, error: OSError) -> ServingError:
+        if self._failure is None:
+            _log.warning("prediction log: nothing can be recorded: %s", error.strerror)
+        if error.errno in OUT_OF_SPACE:
+            self._failure = LogStorageFull("the prediction log's disk is full")
+        else:
+            self._failure = LogUnavailable("the prediction log cannot be written")
+        return self._failure
+
+    def _probe(self) -> None:
+        """One try at what failed; success ends the refusal."""
+        try:
+            self._write(self._segment or self._begin(), ())
+        except OSError as error:
+            if error.errno not in OUT_OF_SPACE or not self._rewind():
+                self._abandon()
+            self._refuse(error)
+
+    def _create(self) -> OpenSegment:
+        self._number += 1
+        path = self._directory / segment_name(self._number)
+        return OpenSegment(self._files, path, durable=self._durability is Durability.FSYNC)
+
+    def _begin(self) -> OpenSegment:
+        segment, self._spare = self._spare or self._create(), None
+        header = SegmentHeader(
+            self._log_id, self._number, self._durability, self.sequence + 1, self._clock.wall_ns(),
+            self._previous, secrets.token_bytes(8), self._tag,
+        )  # fmt: skip
+        try:
+            segment.begin(header)
+        except OSError:
+            segment.discard()
+            raise
+        self.counts.segments += 1
+        self._segment = segment
+        return segment
+
+    def _turn_over(self, segment: OpenSegment, *, idle: bool) -> None:
+        """Prepares the next segment at half if idle, at three quarters if not; then moves on."""
+        filled = segment.position / self._settings.segment_bytes
+        if filled >= (0.5 if idle else 0.75) and self._spare is None:
+            self._prepare()
+        if filled >= 1 and self._spare is not None and self._seal(segment):
+            try:
+                self._begin()
+            except OSError as error:
+                self._refuse(error)
+
+    def _prepare(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        if now_ns < self._spare_after_ns:
+            return
+        try:
+            spare = self._create()
+        except OSError as error:
+            self._spare_after_ns = now_ns + TEND_NS
+            _log.warning("prediction log: the next segment has to wait: %s", error.strerror)
+            return
+        with contextlib.suppress(OSError):  # then its first commits take the room along
+            spare.make_room()
+        self._spare = spare
+
+    def _seal(self, segment: OpenSegment) -> bool:
+        """Whether the segment is closed now; a full disk leaves it open."""
+        try:
+            self._previous = segment.seal(
+                next_sequence=self.sequence + 1, sealed_ns=self._clock.wall_ns()
+            )
+        except OSError as error:
+            _log.warning("prediction log: a segment stays unsealed: %s", error.strerror)
+            if error.errno in OUT_OF_SPACE and self._rewind():
+                return False
+            self._abandon()
+            return True
+        self._segment = None
+        return True
+
+    def _look_at_space(self) -> None:
+        try:
+            scarce = self._files.free_bytes(self._directory) < self._settings.min_free_bytes
+        except OSError:
+            return  # the next commit will tell
+        if scarce and self._scarcity is None:
+            _log.warning("prediction log: less than log.min_free_bytes left; refusing")
+            self._scarcity = LogStorageFull("the prediction log's disk is nearly full")
+        elif not scarce:
+            self._scarcity = None
+
+    def _look_at_segment(self) -> None:
+        segment = self._segment
+        try:
+            if segment is None or segment.intact():
+                return
+        except OSError:
+            pass  # neither is a file that cannot be looked at
+        _log.warning("prediction log: the open segment was removed or cut from outside")
+        self._abandon()
+        try:
+            self._begin()
+        except OSError as error:
+            self._refuse(error)

@@ -1,0 +1,297 @@
+r"""The file format of the prediction log, byte by byte.
+
+A log is a directory of segments, `00000001.segment` and so on. All integers are little-endian,
+every checksum is CRC-32C (Castagnoli). A segment is
+
+    header copy, header copy, commit, commit, ... [seal] [zero bytes]
+
+HEADER, 128 bytes, written twice so that one damaged byte does not hide the segment:
+
+      0   8  magic 89 50 4C 4F 47 0D 0A 1A
+      8   2  format version, 1
+     10   1  durability: 0 off, 1 async, 2 process, 3 fsync
+     11   1  what became of the previous segment: 0 there is none or nobody knows, 1 sealed,
+             2 suspect: only its first `previous end` bytes count, and it has no seal
+     12   4  length of this header, 128
+     16   8  log id: random, one for each start of a writer
+     24   8  number of this segment; never used twice in a directory
+     32   8  first sequence: what the next admitted request was to get when the segment was begun
+     40   8  when it was begun, nanoseconds since 1970, UTC, signed
+     48   8  number of the previous segment, 0 when there is none
+     56   8  previous end
+     64  32  SHA-256 of the previous segment's seal frame, zeros when there is none
+     96   8  nonce: random, repeated by every commit and seal of this segment, told to nobody else,
+             so that no payload can pass for one of them
+    104   4  tag: upper half of every definition number in this segment
+    108  16  zeros
+    124   4  checksum of bytes 0 to 123
+
+FRAME, the unit of everything after the header:
+
+      0   4  length of the whole frame, checksum included; a hint until the checksum was verified
+      4   1  type: 1 definition, 2 prediction, 3 commit, 4 seal; a reader passes over others
+      5   1  fate of a prediction; 1 in a seal that recovery wrote; else 0
+      6   2  zeros
+      8   8  sequence: of the request; a definition's number; a commit's number in its segment;
+             for a seal, how many commits precede it
+     16   .  body by type
+     -4   4  checksum of everything before it in the frame
+
+DEFINITION body: 8 bytes offset of the definition before it in this segment (0: none), then a JSON
+object: model, version, digest, inputs and outputs as [name, datatype, [shape without rows]].
+
+PREDICTION body:
+
+     16   8  arrival, nanoseconds since 1970, UTC, signed
+     24   8  definition number: its frame stands earlier in the same segment
+     32   8  sequence of the primary whose copy this was, 0 for a primary
+     40   4  rows, 4 queue us, 4 total us, 4 position in the batch
+     56   4  length of request id, 2 of principal, 2 of reason
+     64   8  batch id, 8 policy epoch, 4 run us, 4 batch size
+     88  16  trace id, zeros when not traced
+    104   .  principal, request id, reason (UTF-8); then each input and output, raw, in the order
+             of the definition; a tensor has rows x shape elements
+
+COMMIT body, always the last frame of its commit:
+
+     16   8  nonce
+     24   8  start: offset where this commit begins. Everything below it was complete (with
+             durability fsync: on disk) before this commit was written
+     32   8  offset of the newest definition at or before this commit, 0 when there is none
+     40  16  earliest and latest arrival of its predictions; 0 and 0 when it has none
+     56   8  next sequence when it was written
+     64   4  number of predictions
+     68   4  checksum of the commit's bytes from start to this frame
+
+SEAL body, the last frame of a closed segment:
+
+     16   8  nonce
+     24   8  offset of the newest definition, 0 when there is none
+     32  16  earliest and latest arrival in the segment
+     48   8  next sequence, 8 number of predictions
+     64   8  when it was sealed, 8 bytes that recovery cut off
+     80  32  SHA-256 of all bytes before this frame
+
+VALIDITY. A frame counts when its length is in bounds and its checksum is right; a commit also when
+it repeats the nonce and its own start and its checksum over its bytes is right. Bad bytes below the
+start of a valid later commit, or before a seal, are damage. Bad bytes after every such offset are a
+torn tail: the write was cut off and nobody was answered from it. Zeros to the end of the file are
+room written ahead.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from google_crc32c import value as checksum
+
+MAGIC: Final = b"\x89PLOG\r\n\x1a"
+VERSION: Final = 1
+SUFFIX: Final = ".segment"
+
+HEADER: Final = struct.Struct("<8sHBBI8sQQqQQ32s8sI16x")
+HEADER_BYTES: Final = HEADER.size + 4
+FIRST_FRAME: Final = 2 * HEADER_BYTES
+HEAD: Final = struct.Struct("<IBBHQ")
+CRC: Final = struct.Struct("<I")
+COMMIT: Final = struct.Struct("<IBBHQ8sQQqqQII")
+COMMIT_BYTES: Final = COMMIT.size + 4
+SEAL: Final = struct.Struct("<IBBHQ8sQqqQQqQ32s")
+SEAL_BYTES: Final = SEAL.size + 4
+LINK: Final = struct.Struct("<Q")
+
+MIN_FRAME_BYTES: Final = HEAD.size + CRC.size
+MAX_FRAME_BYTES: Final = 2**32 - 1
+NONCE_OFFSET: Final = HEAD.size
+
+
+class FrameType(IntEnum):
+    """What a frame holds. Numbers are part of the format: never renumber."""
+
+    DEFINITION = 1
+    PREDICTION = 2
+    COMMIT = 3
+    SEAL = 4
+
+
+class Durability(IntEnum):
+    """What an answer waited for. Numbers are part of the format: never renumber."""
+
+    OFF = 0
+    ASYNC = 1
+    PROCESS = 2
+    FSYNC = 3
+
+
+class PreviousState(IntEnum):
+    """What became of the segment before. Numbers are part of the format: never renumber."""
+
+    UNKNOWN = 0
+    SEALED = 1
+    SUSPECT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TensorShape:
+    """One tensor of a definition; `shape` is concrete and leaves out the row dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What the predictions that refer to it have in common.
+
+    outputs: empty for predictions that failed.
+    """
+
+    model: str
+    version: str
+    digest: str
+    inputs: tuple[TensorShape, ...]
+    outputs: tuple[TensorShape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """The link from a segment to the one before it; `number` 0 means there is none."""
+
+    number: int = 0
+    state: PreviousState = PreviousState.UNKNOWN
+    end: int = 0
+    seal_sha256: bytes = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """The facts at the head of a segment."""
+
+    log_id: bytes
+    number: int
+    durability: Durability
+    first_sequence: int
+    begun_ns: int
+    previous: Previous
+    nonce: bytes
+    tag: int
+
+
+class Commit(NamedTuple):
+    """A commit frame. `end` is the offset after it; `start` that of the commit's first byte."""
+
+    number: int
+    start: int
+    definitions: int
+    earliest_ns: int
+    latest_ns: int
+    next_sequence: int
+    records: int
+    checksum: int
+    end: int
+
+
+class Seal(NamedTuple):
+    """A seal frame, found at `offset`."""
+
+    commits: int
+    recovered: bool
+    definitions: int
+    earliest_ns: int
+    latest_ns: int
+    next_sequence: int
+    records: int
+    sealed_ns: int
+    cut_bytes: int
+    sha256: bytes
+    offset: int
+
+
+class FormatUnsupported(Exception):
+    """The segment is intact, but a later program wrote it."""
+
+
+def segment_name(number: int) -> str:
+    """Sorts by number for the first hundred million segments; readers sort by the number itself."""
+    return f"{number:08d}{SUFFIX}"
+
+
+def sealed(frame: bytes) -> bytes:
+    """`frame` with its checksum appended."""
+    return frame + CRC.pack(checksum(frame))
+
+
+def encode_header(header: SegmentHeader) -> bytes:
+    """Both copies."""
+    previous = header.previous
+    copy = sealed(
+        HEADER.pack(
+            MAGIC, VERSION, header.durability, previous.state, HEADER_BYTES, header.log_id,
+            header.number, header.first_sequence, header.begun_ns, previous.number, previous.end,
+            previous.seal_sha256, header.nonce, header.tag,
+        )
+    )  # fmt: skip
+    return copy + copy
+
+
+def decode_header(copy: bytes) -> SegmentHeader | None:
+    """One copy; None when it is damaged. Raises FormatUnsupported for a later version."""
+    if len(copy) != HEADER_BYTES or CRC.pack(checksum(copy[:-4])) != copy[-4:]:
+        return None
+    (magic, version, durability, state, _, log_id, number, first, begun_ns, previous, end, sha256,
+     nonce, tag) = HEADER.unpack_from(copy)  # fmt: skip
+    if magic != MAGIC:
+        return None
+    if version != VERSION:
+        raise FormatUnsupported(f"format version {version}; this program reads {VERSION}")
+    link = Previous(previous, PreviousState(state), end, sha256)
+    return SegmentHeader(log_id, number, Durability(durability), first, begun_ns, link, nonce, tag)
+
+
+def encode_definition(number: int, definition: bytes, *, before: int) -> bytes:
+    """definition: its JSON. before: offset of the definition before it in the segment, 0 for none."""
+    length = HEAD.size + LINK.size + len(definition) + CRC.size
+    head = HEAD.pack(length, FrameType.DEFINITION, 0, 0, number)
+    return sealed(head + LINK.pack(before) + definition)
+
+
+def encode_commit(commit: Commit, nonce: bytes) -> bytes:
+    return sealed(
+        COMMIT.pack(
+            COMMIT_BYTES, FrameType.COMMIT, 0, 0, commit.number, nonce, commit.start,
+            commit.definitions, commit.earliest_ns, commit.latest_ns, commit.next_sequence,
+            commit.records, commit.checksum,
+        )
+    )  # fmt: skip
+
+
+def decode_commit(frame: bytes, *, nonce: bytes, offset: int) -> Commit | None:
+    """`frame` was found at `offset`; None unless it is this segment's and undamaged."""
+    if len(frame) != COMMIT_BYTES or CRC.pack(checksum(frame[:-4])) != frame[-4:]:
+        return None
+    fields = COMMIT.unpack_from(frame)
+    if fields[1] != FrameType.COMMIT or fields[5] != nonce:
+        return None
+    return Commit._make((fields[4], *fields[6:], offset + COMMIT_BYTES))
+
+
+def encode_seal(seal: Seal, nonce: bytes) -> bytes:
+    return sealed(
+        SEAL.pack(
+            SEAL_BYTES, FrameType.SEAL, seal.recovered, 0, seal.commits, nonce, seal.definitions,
+            seal.earliest_ns, seal.latest_ns, seal.next_sequence, seal.records, seal.sealed_ns,
+            seal.cut_bytes, seal.sha256,
+        )
+    )  # fmt: skip
+
+
+def decode_seal(frame: bytes, *, nonce: bytes, offset: int) -> Seal | None:
+    """`frame` was found at `offset`; None unless it is this segment's and undamaged."""
+    if len(frame) != SEAL_BYTES or CRC.pack(checksum(frame[:-4])) != frame[-4:]:
+        return None
+    fields = SEAL.unpack_from(frame)
+    if fields[1] != FrameType.SEAL or fields[5] != nonce:
+        return None
+    return Seal._make((fields[4], bool(fields[2]), *fields[6:], offset))

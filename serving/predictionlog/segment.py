@@ -1,0 +1,245 @@
+"""One open segment and how bytes get into it. Lives in the writer's thread; blocks.
+
+Room is written ahead: when a commit passes the end of what was ever written, it takes 256 KiB of
+zeros along in the same call. Later commits then overwrite blocks that exist, so that making them
+durable changes no metadata and needs no journal commit. Measured (ext4 on a virtual disk, two
+cores): a durable 16 KiB commit takes 110 us instead of 185 us (preallocated with fallocate: 180
+us) and half the CPU; the commit that takes the zeros along takes 0.4 ms, one in sixteen at that
+size. More zeros lengthen that one (1 MiB: 0.8 ms) and shorten nothing.
+
+The SHA-256 of the seal is fed after the waiters were released, in pieces too small for hashlib to
+give up the interpreter lock: getting the lock back from a busy event loop costs more than hashing
+(9 us for 16 KiB).
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from google_crc32c import extend
+
+from serving.predictionlog.files import Files
+from serving.predictionlog.format import (
+    COMMIT_BYTES,
+    FIRST_FRAME,
+    Commit,
+    Previous,
+    PreviousState,
+    Seal,
+    SegmentHeader,
+    encode_commit,
+    encode_definition,
+    encode_header,
+    encode_seal,
+)
+from serving.predictionlog.records import KEY, KEY_OFFSET
+
+ROOM_BYTES: Final = 256 * 1024
+_ZEROS: Final = bytes(ROOM_BYTES)
+_LARGE_BYTES: Final = 64 * 1024
+"""A frame this large is written from where it lies; smaller neighbours are joined first."""
+_UNLOCKED_BYTES: Final = 2047
+"""hashlib releases the interpreter lock from 2 048 bytes on."""
+
+
+class DefinitionUnknown(Exception):
+    """A prediction refers to a definition that nobody made. This is a bug."""
+
+
+class OpenSegment:
+    """A segment from its creation to its seal.
+
+    Every method may raise OSError; then nothing of the call counts and `position` is unchanged.
+    """
+
+    def __init__(self, files: Files, path: Path, *, durable: bool) -> None:
+        self._files = files
+        self._path = path
+        self._durable = durable
+        self._descriptor = files.create(path)
+        self._written = 0
+        self._hash = hashlib.sha256()
+        self._unhashed: list[bytes] = []
+        self._defined: set[int] = set()
+        self._newest_definition = 0
+        self._earliest_ns = 0
+        self._latest_ns = 0
+        self._header: SegmentHeader | None = None
+        self.position = 0
+        self.commits = 0
+        self.records = 0
+
+    @property
+    def header(self) -> SegmentHeader:
+        if self._header is None:
+            raise ValueError("the segment was not begun. This is a bug")
+        return self._header
+
+    def make_room(self) -> None:
+        """Writes the first zeros, so that the first commits find their blocks."""
+        if self._durable:
+            self._written = self._files.write(self._descriptor, [_ZEROS], 0, durable=True)
+
+    def begin(self, header: SegmentHeader) -> None:
+        head = encode_header(header)
+        if self._written and not self.intact():
+            raise FileNotFoundError(f"{self._path.name} is gone or was cut")
+        self._write([head], len(head))
+        self._header = header
+        self._unhashed.append(head)
+        self.position = FIRST_FRAME
+
+    def commit(
+        self, frames: Sequence[bytes], *, definitions: Mapping[int, bytes], next_sequence: int
+    ) -> None:
+        """Writes the prediction frames, the definitions they need for the first time, the footer.
+
+        Raises DefinitionUnknown before anything is written.
+        """
+        keys = [KEY.unpack_from(frame, KEY_OFFSET) for frame in frames]
+        numbers = {number for _, number in keys} - self._defined
+        introductions, newest = self._introduce(sorted(numbers), definitions)
+        pieces = _join([*introductions, *frames])
+        length, check = 0, 0
+        for piece in pieces:
+            length += len(piece)
+            check = extend(check, piece)
+        earliest_ns, latest_ns = (min(keys)[0], max(keys)[0]) if keys else (0, 0)
+        footer = encode_commit(
+            Commit(
+                self.commits + 1, self.position, newest, earliest_ns, latest_ns, next_sequence,
+                len(frames), check, 0,
+            ),
+            self.header.nonce,
+        )  # fmt: skip
+        pieces.append(footer)
+        self._write(pieces, length + COMMIT_BYTES)
+        self._unhashed += pieces
+        self._defined |= numbers
+        self._newest_definition = newest
+        self.position += length + COMMIT_BYTES
+        self.commits += 1
+        if frames:
+            self._widen(earliest_ns, latest_ns)
+            self.records += len(frames)
+
+    def absorb(self) -> None:
+        """Feeds what was committed to the hash of the seal."""
+        for piece in self._unhashed:
+            if len(piece) < _LARGE_BYTES:
+                update, view = self._hash.update, memoryview(piece)
+                for start in range(0, len(piece), _UNLOCKED_BYTES):
+                    update(view[start : start + _UNLOCKED_BYTES])
+            else:
+                self._hash.update(piece)
+                self._hash = self._hash.copy()  # a copy forgets that it released the lock once
+        self._unhashed.clear()
+
+    def seal(self, *, next_sequence: int, sealed_ns: int) -> Previous:
+        """Ends the segment and closes it; the link for the header of the next one."""
+        self.absorb()
+        frame = encode_seal(
+            Seal(
+                self.commits, False, self._newest_definition, self._earliest_ns, self._latest_ns,
+                next_sequence, self.records, sealed_ns, 0, self._hash.digest(), self.position,
+            ),
+            self.header.nonce,
+        )  # fmt: skip
+        self._write([frame], len(frame), ahead=False)
+        self.position += len(frame)
+        with contextlib.suppress(OSError):  # zeros after a seal are harmless
+            self._files.truncate(self._descriptor, self.position)
+        self.release()
+        sha256 = hashlib.sha256(frame).digest()
+        return Previous(self.header.number, PreviousState.SEALED, self.position, sha256)
+
+    def rewind(self) -> None:
+        """Takes back what a failed call may have left after `position`."""
+        self._files.truncate(self._descriptor, self.position)
+        self._written = self.position
+
+    def abandon(self) -> Previous:
+        """Leaves the segment as it is, never to be written or synced again."""
+        self.release()
+        return Previous(self.header.number, PreviousState.SUSPECT, self.position)
+
+    def discard(self) -> None:
+        """Removes a segment that was never begun."""
+        self.release()
+        with contextlib.suppress(OSError):  # without a header it holds nothing
+            self._files.remove(self._path)
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError):  # the descriptor is gone either way
+            self._files.close(self._descriptor)
+
+    def intact(self) -> bool:
+        """Whether the file is still where readers will look for it, with all that was written."""
+        return self._files.intact(self._descriptor, self._path, length=self.position)
+
+    def _introduce(
+        self, numbers: Iterable[int], definitions: Mapping[int, bytes]
+    ) -> tuple[list[bytes], int]:
+        frames: list[bytes] = []
+        offset, newest = self.position, self._newest_definition
+        for number in numbers:
+            text = definitions.get(number)
+            if text is None:
+                raise DefinitionUnknown(f"definition {number:x}")
+            frames.append(encode_definition(number, text, before=newest))
+            newest = offset
+            offset += len(frames[-1])
+        return frames, newest
+
+    def _widen(self, earliest_ns: int, latest_ns: int) -> None:
+        if self.records:
+            earliest_ns = min(earliest_ns, self._earliest_ns)
+            latest_ns = max(latest_ns, self._latest_ns)
+        self._earliest_ns, self._latest_ns = earliest_ns, latest_ns
+
+    def _write(self, pieces: Sequence[bytes], length: int, *, ahead: bool = True) -> None:
+        """All of `pieces` at `position`. A short write goes on where it ended."""
+        offset, end = self.position, self.position + length
+        pieces = list(pieces)
+        if ahead and self._durable and end > self._written:
+            pieces.append(_ZEROS)
+        while True:
+            written = self._files.write(self._descriptor, pieces, offset, durable=self._durable)
+            offset += written
+            self._written = max(self._written, offset)
+            if offset >= end:
+                return
+            if written <= 0:
+                raise BlockingIOError("the file system took nothing")
+            pieces = _rest(pieces, written)
+
+
+def _join(frames: Sequence[bytes]) -> list[bytes]:
+    """The same bytes in few pieces: large frames as they are, runs of small ones joined."""
+    pieces: list[bytes] = []
+    small: list[bytes] = []
+    for frame in frames:
+        if len(frame) < _LARGE_BYTES:
+            small.append(frame)
+            continue
+        if small:
+            pieces.append(b"".join(small))
+            small = []
+        pieces.append(frame)
+    if small:
+        pieces.append(b"".join(small))
+    return pieces
+
+
+def _rest(pieces: Sequence[bytes], written: int) -> list[bytes]:
+    """`pieces` without their first `written` bytes."""
+    rest: list[bytes] = []
+    for piece in pieces:
+        if written >= len(piece):
+            written -= len(piece)
+        else:
+            rest.append(piece[written:])
+            written = 0
+    return rest
