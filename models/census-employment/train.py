@@ -30,6 +30,7 @@ import numpy as np
 import onnxruntime
 import pyarrow.parquet
 from numpy.typing import NDArray
+from onnx.helper import make_opsetid
 from skl2onnx import to_onnx
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -174,7 +175,10 @@ def convert(classifier: Any, version: str) -> bytes:
     for node in model.graph.node:
         node.input[:] = ["input" if name == declared.name else name for name in node.input]
     declared.name = "input"
-    model.opset_import.sort(key=lambda opset: opset.domain)  # it comes in the order of a set
+    # They come in the order of a set, at times twice: the bytes would differ from run to run.
+    opsets = sorted({opset.domain: opset.version for opset in model.opset_import}.items())
+    del model.opset_import[:]
+    model.opset_import.extend(make_opsetid(domain, version) for domain, version in opsets)
     return bytes(model.SerializeToString(deterministic=True))
 
 

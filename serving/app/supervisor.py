@@ -96,7 +96,10 @@ class Supervisor:
             await self._serve(sockets)
         except StartFailed as error:
             self._progress.tell(Stopping("the start has failed"))
-            raise StartFailed(f"{error.message}; logs are in {self._directory.logs}") from error
+            logs = self._directory.logs
+            if str(logs) in error.message:
+                raise
+            raise StartFailed(f"{error.message}; logs are in {logs}") from error
         finally:
             clean = await self._stop()
             await metrics.aclose()
@@ -165,8 +168,8 @@ class Supervisor:
             content = self._directory.error_file(child.name).read_bytes()
             message = msgspec.json.decode(content, type=Refusal).message
         except (OSError, msgspec.DecodeError):
-            message = f"it ended with status {status}; see {child.plan.log}"
-        return StartFailed(f"{child.name}: {message}")
+            message = f"it ended with status {status}: {last_line(child.plan.log)}"
+        return StartFailed(f"{child.name}: {message}; see {child.plan.log}")
 
     def _child(self, name: str) -> Child:
         return next(child for child in self._children if child.name == name)
@@ -249,6 +252,14 @@ class Supervisor:
         with contextlib.suppress(OSError):
             shutil.move(Path(location.temporary) / "session_latest" / "logs", kept)
         shutil.rmtree(location.temporary, ignore_errors=True)
+
+
+def last_line(log: Path) -> str:
+    """What a process said last, for a message; empty when it said nothing."""
+    with contextlib.suppress(OSError):
+        lines = log.read_text(errors="replace").strip().splitlines()
+        return lines[-1][:500] if lines else ""
+    return ""
 
 
 def check_ports(settings: Settings) -> None:

@@ -6,7 +6,7 @@ missing segment. A torn tail is not damage; nobody was answered from it.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from serving.predictionlog.format import (
@@ -14,6 +14,7 @@ from serving.predictionlog.format import (
     HEAD,
     SEAL_BYTES,
     FrameType,
+    Previous,
     PreviousState,
     Seal,
     SegmentHeader,
@@ -99,6 +100,8 @@ class _Check:
     findings: list[Finding] = field(default_factory=list)
     defined: set[int] = field(default_factory=set)
     last_safe: int | None = None
+    unanswered: int = 0
+    """Findings from this one on still want their first safe sequence."""
 
     def run(self, numbers: Iterable[int]) -> SegmentReport:
         header = self.segment.header
@@ -164,35 +167,27 @@ class _Check:
 
     def _safe(self, sequence: int) -> None:
         self.last_safe = sequence
-        for index in range(len(self.findings) - 1, -1, -1):
-            finding = self.findings[index]
-            if finding.first_safe is not None:
-                break
-            self.findings[index] = Finding(
-                finding.file,
-                finding.start,
-                finding.end,
-                finding.reason,
-                finding.last_safe,
-                sequence,
-            )
+        for index in range(self.unanswered, len(self.findings)):
+            self.findings[index] = replace(self.findings[index], first_safe=sequence)
+        self.unanswered = len(self.findings)
 
     def _ending(self, source: Source) -> None:
-        seal, claim = self.segment.claim, None
-        claim = self.segment.claim
-        seal = self.seal
+        seal, claim = self.seal, self.segment.claim
         if seal is not None and _sha256(source, seal.offset) != seal.sha256:
             self._found(0, seal.offset, "the segment differs from its seal")
         if claim is None:
             if seal is None and not self.segment.last and self.records:
                 self._found(source.size, source.size, "neither sealed nor named by its successor")
         elif claim.state is PreviousState.SEALED:
-            if seal is None:
-                self._found(source.size, source.size, "the seal is missing")
-            else:
-                frame = source.read(seal.offset, SEAL_BYTES)
-                if hashlib.sha256(frame).digest() != claim.seal_sha256:
-                    self._found(seal.offset, source.size, "not the seal that the successor names")
+            self._match(source, seal, claim)
+
+    def _match(self, source: Source, seal: Seal | None, claim: Previous) -> None:
+        if seal is None:
+            self._found(source.size, source.size, "the seal is missing")
+            return
+        frame = source.read(seal.offset, SEAL_BYTES)
+        if hashlib.sha256(frame).digest() != claim.seal_sha256:
+            self._found(seal.offset, source.size, "not the seal that the successor names")
 
     def _found(self, start: int, end: int, reason: str) -> None:
         self.findings.append(Finding(self.name, start, end, reason, self.last_safe))

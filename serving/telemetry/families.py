@@ -172,7 +172,6 @@ class GatewayMetrics:
         self.deadline_misses = families.counter(DEADLINE_MISSES)
         self.executed_after_deadline = families.counter(EXECUTED_AFTER_DEADLINE)
         self.shadow_dropped = families.counter(SHADOW_DROPPED)
-        self.log_commit = families.histogram(LOG_COMMIT).child()
         self._versions: dict[Labels, VersionMetrics] = {}
 
     def version(self, model: str, version: str, role: Role) -> VersionMetrics:

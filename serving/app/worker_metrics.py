@@ -1,0 +1,48 @@
+"""What a worker's objects already count, shown to Prometheus at scrape time."""
+
+from typing import TYPE_CHECKING
+
+from serving.predictionlog.counts import COMMIT_TIMES_S, LogStatistics
+from serving.telemetry import families as names
+from serving.telemetry.metrics import Histogram, Labels
+
+if TYPE_CHECKING:
+    from serving.app.worker import Worker
+
+
+def read_families(worker: "Worker") -> None:
+    """Registers every family that is read from the worker rather than counted by the pipeline."""
+    families = worker.metrics.families
+    pipeline, log, http = worker.pipeline, worker.log, worker.http
+    tokens = worker.authenticator
+
+    def queued_rows() -> dict[Labels, float]:
+        queues = pipeline.table.queues.values()
+        return {(q.version.model, q.version.version): q.queued_rows for q in queues}
+
+    families.read(names.QUEUED_ROWS, queued_rows)
+    families.read_one(names.IN_FLIGHT_REQUESTS, lambda: pipeline.admission.in_flight)
+    families.read_one(names.CONNECTIONS, lambda: http.connections)
+    families.read_one(names.SNAPSHOT_EPOCH, lambda: pipeline.table.epoch)
+    families.read_one(names.LOG_RECORDS, lambda: log.statistics().records)
+    families.read_one(names.LOG_PENDING, lambda: log.statistics().pending_bytes)
+    families.read_histograms(names.LOG_COMMIT, lambda: {(): _commits(log.statistics())})
+    families.read_one(names.TOKEN_CACHE_HITS, lambda: tokens.statistics().hits)
+    families.read_one(names.TOKEN_CACHE_MISSES, lambda: tokens.statistics().misses)
+    families.read(
+        names.TOKEN_REFUSALS,
+        lambda: {(reason.value,): count for reason, count in tokens.refusals().items()},
+    )
+    families.read(names.SPANS, lambda: _spans(worker))
+
+
+def _commits(statistics: LogStatistics) -> Histogram:
+    histogram = Histogram(COMMIT_TIMES_S)
+    histogram.counts = list(statistics.commit_times)
+    histogram.total = statistics.commit_seconds
+    return histogram
+
+
+def _spans(worker: "Worker") -> dict[Labels, float]:
+    spans = worker.tracing.statistics()
+    return {("exported",): spans.exported, ("failed",): spans.failed, ("dropped",): spans.dropped}

@@ -1,0 +1,183 @@
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from serving.control.reconciler import (
+    FIRST_RETRY_S,
+    Delete,
+    Deploy,
+    Failure,
+    Reconciler,
+    next_step,
+)
+from serving.core.clock import ManualClock
+from serving.errors import NotReady
+from serving.inference.plans import ApplicationPlan, ApplicationReport, State
+from tests.plans import a_plan
+
+ONE, TWO = a_plan("one"), a_plan("two")
+OLD_ONE = a_plan("one", min_replicas=2)
+STARTING, RUNNING = ApplicationReport("starting"), ApplicationReport("running", 1)
+FAILED, DELETING = ApplicationReport("failed", message="no"), ApplicationReport("deleting")
+
+
+class MemoryEngine:
+    """An engine whose applications are in the state that a test puts them in."""
+
+    def __init__(self, becomes: State = "running") -> None:
+        self.becomes = becomes
+        self.applications: dict[str, ApplicationReport] = {}
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
+        self.broken = False
+
+    def connect(self) -> None: ...
+
+    def disconnect(self) -> None: ...
+
+    def report(self) -> dict[str, ApplicationReport]:
+        if self.broken:
+            raise NotReady("away")
+        return dict(self.applications)
+
+    def deploy(self, plans: Sequence[ApplicationPlan]) -> None:
+        self.calls.append(("deploy", tuple(plan.key for plan in plans)))
+        message = "no" if self.becomes == "failed" else ""
+        for plan in plans:
+            self.applications[plan.name] = ApplicationReport(self.becomes, message=message)
+
+    def delete(self, name: str) -> None:
+        self.calls.append(("delete", (name,)))
+        del self.applications[name]
+
+
+@pytest.fixture
+def engine() -> MemoryEngine:
+    return MemoryEngine()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def reconciler(engine: MemoryEngine, clock: ManualClock) -> Iterator[Reconciler]:
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        yield Reconciler(engine, [ONE, TWO], period_s=0.01, executor=executor, clock=clock)
+
+
+async def settle(reconciler: Reconciler) -> None:
+    while await reconciler.reconcile():
+        pass
+
+
+def test_missing_applications_are_deployed_together() -> None:
+    """One step starts everything that is not there."""
+    assert Deploy((ONE, TWO)) == next_step([ONE, TWO], {}, {}, now_ns=0)
+
+
+def test_what_runs_as_desired_is_left_alone() -> None:
+    """Starting and running applications with the wanted name need no step."""
+    reported = {ONE.name: RUNNING, TWO.name: STARTING}
+
+    assert next_step([ONE, TWO], reported, {}, now_ns=0) is None
+
+
+def test_unwanted_version_is_deleted() -> None:
+    """An application of a version that nobody wants goes at once."""
+    reported = {ONE.name: STARTING, TWO.name: RUNNING}
+
+    assert Delete(TWO.name) == next_step([ONE], reported, {}, now_ns=0)
+
+
+def test_predecessor_stays_until_its_successor_runs() -> None:
+    """A changed plan is a new application; the old one serves until the new one does."""
+    while_starting = {OLD_ONE.name: RUNNING, ONE.name: STARTING}
+    when_running = {OLD_ONE.name: RUNNING, ONE.name: RUNNING}
+
+    assert next_step([ONE], while_starting, {}, now_ns=0) is None
+    assert Delete(OLD_ONE.name) == next_step([ONE], when_running, {}, now_ns=0)
+
+
+def test_nothing_is_asked_of_an_application_that_is_being_deleted() -> None:
+    """Deleting takes its time; the name is used again only when it is free."""
+    assert next_step([ONE], {ONE.name: DELETING, TWO.name: DELETING}, {}, now_ns=0) is None
+
+
+@pytest.mark.parametrize(("now_ns", "expected"), [(99, None), (100, Delete(ONE.name))])
+def test_failed_application_is_deleted_after_its_back_off(
+    now_ns: int, expected: Delete | None
+) -> None:
+    """A failure is left alone until it is time to try again."""
+    failures = {ONE.name: Failure("no", attempts=1, retry_ns=100)}
+
+    assert expected == next_step([ONE], {ONE.name: FAILED}, failures, now_ns=now_ns)
+
+
+async def test_reconciling_twice_deploys_once(
+    reconciler: Reconciler, engine: MemoryEngine
+) -> None:
+    """What runs is never deployed again."""
+    await settle(reconciler)
+    await settle(reconciler)
+
+    assert [("deploy", ("one@1", "two@1"))] == engine.calls
+
+
+async def test_new_reconciler_touches_nothing_that_runs(
+    reconciler: Reconciler, engine: MemoryEngine, clock: ManualClock
+) -> None:
+    """A control process that starts again finds everything as it should be."""
+    await settle(reconciler)
+    engine.calls.clear()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        again = Reconciler(engine, [ONE, TWO], period_s=1, executor=executor, clock=clock)
+        await settle(again)
+
+    assert [] == engine.calls
+
+
+async def test_failures_back_off_longer_each_time(
+    reconciler: Reconciler, engine: MemoryEngine, clock: ManualClock
+) -> None:
+    """The second wait is twice the first, and the reason is kept meanwhile."""
+    engine.becomes = "failed"
+    await settle(reconciler)
+    first = reconciler.failures[ONE.name]
+    clock.advance(FIRST_RETRY_S)
+    await settle(reconciler)
+    second = reconciler.failures[ONE.name]
+
+    assert ("no", 1, "no", 2) == (first.message, first.attempts, second.message, second.attempts)
+    assert 2 * FIRST_RETRY_S * 1e9 == second.retry_ns - clock.monotonic_ns()
+
+
+async def test_success_forgets_earlier_failures(
+    reconciler: Reconciler, engine: MemoryEngine, clock: ManualClock
+) -> None:
+    """An application that runs starts over with the shortest back-off."""
+    engine.becomes = "failed"
+    await settle(reconciler)
+    engine.becomes = "running"
+    clock.advance(FIRST_RETRY_S)
+    await settle(reconciler)
+
+    assert {} == reconciler.failures
+
+
+async def test_engine_that_is_away_does_not_end_reconciliation(
+    reconciler: Reconciler, engine: MemoryEngine
+) -> None:
+    """When the engine answers again, the work goes on."""
+    engine.broken = True
+    running = asyncio.create_task(reconciler.run())
+    await asyncio.sleep(0.03)
+    engine.broken = False
+    async with asyncio.timeout(5):
+        while len(engine.applications) < 2:
+            await asyncio.sleep(0.01)
+    running.cancel()
+
+    assert {ONE.name, TWO.name} == set(engine.applications)
