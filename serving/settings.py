@@ -284,7 +284,7 @@ def load(
 def _from_file(config: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(config.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingInvalid(f"cannot read the configuration {config}: {error}") from error
     if values is None:
         return {}

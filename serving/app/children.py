@@ -3,15 +3,14 @@
     spawn ──▶ running ──exit──▶ back-off 0.5 s, 1 s, … 30 s ──▶ spawn
                  └── stop: SIGTERM, after the grace SIGKILL
 
-A child that ran for a minute starts over with the shortest back-off. Its output goes to a file that
-is emptied at the first start and cut when it has grown too long; nothing of it reaches the terminal.
+A child that ran for a minute starts over with the shortest back-off. What it writes is appended to a
+file; nothing of it reaches the terminal.
 Each child has a session of its own, so that Ctrl-C reaches the supervisor alone.
 """
 
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
@@ -26,7 +25,6 @@ from serving.core.clock import Clock
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 30.0
 SETTLED_S: Final = 60.0
-MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,6 @@ class Child:
     async def keep(self) -> None:
         """Starts the process, again after each death, until `stop`."""
         wait_s = FIRST_WAIT_S
-        self.plan.log.write_bytes(b"")
         while not self._stopping.is_set():
             started_ns = self._clock.monotonic_ns()
             self._process = await self._spawn()
@@ -105,13 +102,6 @@ class Child:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-    def cut_log(self) -> None:
-        """Moves a log that has grown too long aside; at most two such files exist."""
-        log = self.plan.log
-        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-            shutil.copyfile(log, log.with_suffix(".log.1"))
-            os.truncate(log, 0)  # The child appends, so it goes on at the start.
 
     async def _spawn(self) -> Process:
         with self.plan.log.open("ab") as log:

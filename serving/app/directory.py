@@ -9,7 +9,8 @@
     run/socket_dir          where sockets are when `run` is too deep for a socket's path
     run/*.sock              introspection of each process; run/replicas/*.sock: frames
     log/gateway-<i>/        the prediction log of a worker
-    logs/<process>.log      what a child wrote to its standard output and error
+    logs/<process>.log      what a child wrote to its standard output and error, in this run
+    logs/replica-<model>@<version>.log
     snapshot-gateway-<i>.json
 
 Folders have mode 0700, files 0600. A Unix socket's path has at most 107 bytes; when a path below
@@ -134,12 +135,21 @@ class DataDirectory:
     def prepare(self) -> None:
         """Empties what belongs to one run and makes the folders. Call it with the lock held."""
         self.clear_run()
+        for log in self.logs.glob("*.log*"):
+            log.unlink()
         for folder in (self.run, self.keys, self.logs):
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
         longest = os.fsencode(self.run / LONGEST_SOCKET_NAME)
         if len(longest) > MAX_SOCKET_PATH_BYTES:
             (self.run / "socket_dir").write_text(tempfile.mkdtemp(prefix="serving-"))
         self.replica_sockets.mkdir(mode=FOLDER_MODE, exist_ok=True)
+
+    def cut_logs(self, *, max_bytes: int) -> None:
+        """Moves the content of logs that have grown too long aside, once; writers append on."""
+        for log in self.logs.glob("*.log"):
+            if log.stat().st_size > max_bytes:
+                shutil.copyfile(log, log.with_suffix(".log.1"))
+                os.truncate(log, 0)
 
     def clear_run(self) -> None:
         """Removes what only a running instance needs: sockets, addresses, settings."""

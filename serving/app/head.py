@@ -15,7 +15,7 @@ import structlog
 from serving.app.child import run_child
 from serving.app.directory import DataDirectory
 from serving.app.location import TEMPORARY_PREFIX, RayLocation, write_location
-from serving.inference.cluster import start_embedded, stop_embedded
+from serving.inference.embedded import start_embedded, stop_embedded
 from serving.settings import Settings
 
 logger = structlog.get_logger()

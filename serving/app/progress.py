@@ -148,6 +148,7 @@ def _ready_block(ready: Ready) -> list[str]:
         f"  a token    {ready.token_command}",
         "  try it     " + ready.try_command,
         "  stop       Ctrl-C",
-        *[f"\n  note: {notice}" for notice in ready.notices],
+        *([""] if ready.notices else []),
+        *[f"  note: {notice}" for notice in ready.notices],
         "",
     ]

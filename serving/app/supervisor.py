@@ -49,6 +49,7 @@ KILL_SHARE_S: Final = 1.0
 LOOK_S: Final = 0.1
 HOUSEKEEPING_S: Final = 1.0
 DEATHS_WHILE_STARTING: Final = 3
+MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 
 
 class Supervisor:
@@ -181,8 +182,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             reap_adopted(own=self._pids())
-            for child in self._children:
-                child.cut_log()
+            self._directory.cut_logs(max_bytes=MAX_LOG_BYTES)
 
     # -- ending ----------------------------------------------------------------------------------
 

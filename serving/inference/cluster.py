@@ -1,4 +1,4 @@
-"""Every call of Ray and Ray Serve: start a cluster, connect, deploy, look, delete.
+"""Every call of Ray Serve: join a cluster, deploy, look, delete.
 
 One application per model version, deployed once; Serve places its replicas, restarts dead ones and
 scales them. Names say everything about an application (`serving.inference.plans`), so a control
@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import ray
@@ -29,15 +28,14 @@ from serving.inference.replica import Replica
 from serving.inference.unstable import missing_symbols
 from serving.settings import RaySettings
 
-LOOPBACK: Final = "127.0.0.1"
 NAMESPACE: Final = "serving"
-START_ATTEMPTS: Final = 3
 NODE_SHARE: Final = 0.001
 GRACEFUL_SHUTDOWN_S: Final = 30.0
 HEALTH_PERIOD_S: Final = 5.0
 HEALTH_TIMEOUT_S: Final = 10.0
 MAX_ONGOING_REQUESTS: Final = 64
 CONSTRUCTOR_ATTEMPTS: Final = 2
+LOGGING: Final = LoggingConfig(log_level="WARNING", enable_access_log=False)
 FAILURES: Final = (RayError, RayServeException, ConnectionError, TimeoutError, RuntimeError)
 
 _STATES: Final[dict[ApplicationStatus, State]] = {
@@ -48,37 +46,6 @@ _STATES: Final[dict[ApplicationStatus, State]] = {
     ApplicationStatus.DEPLOY_FAILED: "failed",
     ApplicationStatus.DELETING: "deleting",
 }
-
-
-def start_embedded(settings: RaySettings, *, temporary: Path) -> str:
-    """Starts a cluster on loopback whose processes end with this one; returns its address.
-
-    temporary: a short, private, empty folder. The environment must be `ray_environment`'s. Tried
-    again because Ray's node gives up when its agents start slowly. Raises StartFailed.
-    """
-    for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=settings.num_cpus,
-                include_dashboard=False,
-                object_store_memory=settings.object_store_bytes,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                _node_ip_address=LOOPBACK,
-                _temp_dir=str(temporary),
-            )
-        except FAILURES as error:
-            ray.shutdown()
-            if attempt == START_ATTEMPTS:
-                raise StartFailed(f"the embedded Ray cluster does not start: {error}") from error
-        else:
-            return str(ray.get_runtime_context().gcs_address)
-    raise StartFailed("the embedded Ray cluster was never tried. This is a bug")
-
-
-def stop_embedded() -> None:
-    ray.shutdown()
 
 
 class RayEngine:
@@ -109,7 +76,7 @@ class RayEngine:
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
-            serve.start(proxy_location="Disabled", logging_config=_logging(None))
+            serve.start(proxy_location="Disabled", logging_config=LOGGING)
         except FAILURES as error:
             ray.shutdown()
             raise StartFailed(f"cannot use the Ray cluster at {address}: {error}") from error
@@ -156,7 +123,7 @@ class RayEngine:
             health_check_period_s=HEALTH_PERIOD_S,
             health_check_timeout_s=HEALTH_TIMEOUT_S,
             ray_actor_options=self._actor_options(plan),
-            logging_config=_logging(plan.order.logs),
+            logging_config=LOGGING,
             **_scale(plan),
         )(Replica)
         return deployment.bind(plan.order.encode())
@@ -188,10 +155,6 @@ def _scale(plan: ApplicationPlan) -> dict[str, Any]:
             ),
         )
     }
-
-
-def _logging(folder: str | None) -> LoggingConfig:
-    return LoggingConfig(log_level="WARNING", enable_access_log=False, logs_dir=folder)
 
 
 def _report(overview: ApplicationStatusOverview) -> ApplicationReport:

@@ -5,6 +5,8 @@ class has no `__call__` and why Serve's own drain sees nothing to wait for: `__d
 calls when it stops a replica, gives the lease back and lets the listener answer what came in.
 """
 
+from pathlib import Path
+
 from ray import serve
 
 from serving.core.clock import SystemClock
@@ -26,7 +28,10 @@ class Replica:
         decoded = ReplicaOrder.decode(order)
         level = decoded.effective_settings().telemetry.log_level
         name = serve.get_replica_context().replica_id.unique_id
-        logs.configure(process=f"replica-{name}", level=level)
+        # Ray's own files are gone with the cluster; this one stays beside those of other processes.
+        file = Path(decoded.logs) / f"replica-{decoded.version.key}.log"
+        self._log = file.open("ab", buffering=0)
+        logs.configure(process=f"replica-{name}", level=level, output=self._log)
         self._hosted = HostedReplica(
             decoded, replica=name, load=OnnxSession.load, clock=SystemClock()
         )

@@ -18,7 +18,7 @@ call the lost pages clean afterwards (the PostgreSQL "fsyncgate" of 2018). Rejec
 records of a failed commit for later; their requests were answered 503 by then.
 """
 
-import contextlib
+import errno
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
@@ -121,13 +121,15 @@ class Committer:
         return None
 
     def tend(self, *, idle: bool) -> None:
-        """What can wait until the callers of a commit were released."""
+        """What can wait until the callers of a commit were released. idle: nothing waits."""
         segment = self._segment
         if segment is not None:
             segment.absorb()
             self._turn_over(segment, idle=idle)
+        if idle:
+            self._make_room()
         now_ns = self._clock.monotonic_ns()
-        if idle or now_ns - self._tended_ns >= TEND_NS:
+        if now_ns - self._tended_ns >= TEND_NS:
             self._tended_ns = now_ns
             self._look_at_space()
             self._look_at_segment()
@@ -141,9 +143,7 @@ class Committer:
 
     def close(self) -> None:
         """Seals the segment and lets the directory go."""
-        if self._spare is not None:
-            self._spare.discard()
-            self._spare = None
+        self._drop_spare()
         if self._segment is not None:
             self._seal(self._segment)
         self._unlock()
@@ -239,6 +239,34 @@ class Committer:
             except OSError as error:
                 self._refuse(error)
 
+    def _make_room(self) -> None:
+        """A full disk is left for the next commit to meet; any other failure is a failed sync."""
+        try:
+            if self._segment is not None:
+                self._segment.make_room()
+        except OSError as error:
+            if error.errno not in OUT_OF_SPACE:
+                self._replace(error)
+        try:
+            if self._spare is not None:
+                self._spare.make_room()
+        except OSError:
+            self._drop_spare()
+
+    def _replace(self, error: OSError) -> None:
+        """Goes on in a new segment; nothing was waiting."""
+        _log.warning("prediction log: the open segment is suspect: %s", error.strerror)
+        self._abandon()
+        try:
+            self._begin()
+        except OSError as second:
+            self._refuse(second)
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
+
     def _prepare(self) -> None:
         now_ns = self._clock.monotonic_ns()
         if now_ns < self._spare_after_ns:
@@ -249,8 +277,6 @@ class Committer:
             self._spare_after_ns = now_ns + TEND_NS
             _log.warning("prediction log: the next segment has to wait: %s", error.strerror)
             return
-        with contextlib.suppress(OSError):  # then its first commits take the room along
-            spare.make_room()
         self._spare = spare
 
     def _seal(self, segment: OpenSegment) -> bool:
@@ -280,15 +306,8 @@ class Committer:
             self._scarcity = None
 
     def _look_at_segment(self) -> None:
-        segment = self._segment
         try:
-            if segment is None or segment.intact():
-                return
-        except OSError:
-            pass  # neither is a file that cannot be looked at
-        _log.warning("prediction log: the open segment was removed or cut from outside")
-        self._abandon()
-        try:
-            self._begin()
+            if self._segment is not None and not self._segment.intact():
+                raise FileNotFoundError(errno.ENOENT, "it was removed or cut from outside")
         except OSError as error:
-            self._refuse(error)
+            self._replace(error)

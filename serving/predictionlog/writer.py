@@ -21,46 +21,27 @@ it up after `sys.getswitchinterval()` (5 ms by default); a worker should set tha
 
 import asyncio
 import logging
-import queue
 import secrets
-import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from serving.core.clock import Clock
 from serving.errors import LogUnavailable, ServingError
-from serving.predictionlog.committer import TEND_NS, Committer
+from serving.predictionlog.committer import Committer
 from serving.predictionlog.counts import LogStatistics
 from serving.predictionlog.files import Files, SystemFiles
 from serving.predictionlog.format import Definition
 from serving.predictionlog.records import definition_text
-from serving.predictionlog.segment import DefinitionUnknown
+from serving.predictionlog.thread import CommitThread, Done, Waiter
 from serving.settings import LogSettings
 
-Done = Callable[[ServingError | None], None]
-
-MAX_COMMIT_BYTES: Final = 4 * 1024 * 1024
-"""A commit takes no further append once it holds this much, so that readers' memory is bounded."""
 MAX_DEFINITIONS: Final = 4096
 _SWEEPS_PER_TIMEOUT: Final = 8
 _MAX_SWEEP_S: Final = 0.25
 
 _log = logging.getLogger(__name__)
-
-
-class _Waiter:
-    """One append on its way."""
-
-    __slots__ = ("done", "error", "records", "since_ns", "size_bytes")
-
-    def __init__(self, records: Sequence[bytes], size_bytes: int, since_ns: int) -> None:
-        self.records = records
-        self.size_bytes = size_bytes
-        self.since_ns = since_ns
-        self.done: Done | None = None
-        self.error: ServingError | None = None
 
 
 class PredictionLogWriter:
@@ -90,14 +71,13 @@ class PredictionLogWriter:
             tag=self._tag,
             definitions=self._texts,
         )
-        self._queue: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: deque[Waiter] = deque()
         self._pending_bytes = self._failed_records = 0
         self._stalled = False
         self._accepts = False
         self._records = settings.durability != "off"
         self._waits = settings.durability in ("fsync", "process")
-        self._thread: threading.Thread | None = None
+        self._thread: CommitThread | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -108,16 +88,9 @@ class PredictionLogWriter:
         """
         self._loop = asyncio.get_running_loop()
         if self._records:
-            opened: asyncio.Future[ServingError | None] = self._loop.create_future()
-            self._stopped: asyncio.Future[None] = self._loop.create_future()
-            self._thread = threading.Thread(
-                target=self._run, args=(opened,), name="prediction-log", daemon=True
-            )
-            self._thread.start()
-            error = await opened
-            if error is not None:
-                self._thread.join()
-                raise error
+            thread = CommitThread(self._committer, self._loop, self._settle)
+            await thread.start()
+            self._thread = thread
             self._schedule_sweep()
         self._accepts = True
 
@@ -147,8 +120,8 @@ class PredictionLogWriter:
         With durability async or off `done` is called before this returns.
         """
         size_bytes = sum(map(len, records))
-        waiter = _Waiter(records, size_bytes, self._clock.monotonic_ns())
-        if not self._accepts or not self._records:
+        waiter = Waiter(records, size_bytes, self._clock.monotonic_ns())
+        if self._thread is None or not self._accepts:
             refusal = None if self._accepts else LogUnavailable("the prediction log is not open")
             done(refusal)
             return
@@ -161,7 +134,7 @@ class PredictionLogWriter:
             done(waiter.error)
         self._pending_bytes += size_bytes
         self._waiting.append(waiter)
-        self._queue.put(waiter)
+        self._thread.put(waiter)
 
     @property
     def refusal(self) -> ServingError | None:
@@ -182,14 +155,12 @@ class PredictionLogWriter:
         start recovers.
         """
         self._accepts = False
-        if self._thread is None:
-            return
         thread, self._thread = self._thread, None
-        self._queue.put(None)
+        if thread is None:
+            return
         try:
             async with asyncio.timeout(self._settings.commit_timeout_s):
-                await self._stopped
-            thread.join()
+                await thread.stop()
         except TimeoutError:
             _log.warning("prediction log: not closed, its disk does not answer")
         finally:
@@ -248,7 +219,7 @@ class PredictionLogWriter:
         for waiter in list(self._waiting)[:count]:
             self._answer(waiter, error)
 
-    def _settle(self, waiters: Sequence[_Waiter], error: ServingError | None) -> None:
+    def _settle(self, waiters: Sequence[Waiter], error: ServingError | None) -> None:
         """The thread is done with the oldest waiters."""
         self._stalled = False
         for waiter in waiters:
@@ -256,7 +227,7 @@ class PredictionLogWriter:
             self._pending_bytes -= waiter.size_bytes
             self._answer(waiter, waiter.error or error)
 
-    def _answer(self, waiter: _Waiter, error: ServingError | None) -> None:
+    def _answer(self, waiter: Waiter, error: ServingError | None) -> None:
         done, waiter.done = waiter.done, None
         if done is None:
             return
@@ -264,72 +235,5 @@ class PredictionLogWriter:
             self._failed_records += len(waiter.records)
         try:
             done(error)
-        except Exception:  # one waiter's failure must not cost the others their answer
+        except Exception:  # noqa: BLE001 -- one waiter's failure must not cost the others' answers
             _log.exception("prediction log: a caller failed on its own answer")
-
-    def _run(self, opened: "asyncio.Future[ServingError | None]") -> None:
-        """The thread."""
-        try:
-            self._committer.open()
-        except ServingError as error:
-            self._post(opened.set_result, error)
-            return
-        except Exception as error:  # start() must hear of it, or it would wait for ever
-            self._post(opened.set_exception, error)
-            return
-        self._post(opened.set_result, None)
-        while self._turn():
-            pass
-        self._committer.close()
-        self._post(self._stopped.set_result, None)
-
-    def _turn(self) -> bool:
-        """One commit, or one idle wait. False once the log was closed."""
-        waiters, closing = self._take()
-        try:
-            if waiters:
-                self._commit(waiters)
-            self._committer.tend(idle=self._queue.empty())
-        except Exception:  # the log outlives a bug: told, and reopened by the next probe
-            _log.exception("prediction log: unexpected failure")
-            self._committer.give_up()
-        return not closing
-
-    def _take(self) -> tuple[list[_Waiter], bool]:
-        """Everything that waits, up to the size of a commit; and whether the log is closing."""
-        try:
-            waiter = self._queue.get(timeout=TEND_NS / 1e9)
-        except queue.Empty:
-            return [], False
-        waiters: list[_Waiter] = []
-        size_bytes = 0
-        while waiter is not None:
-            waiters.append(waiter)
-            size_bytes += waiter.size_bytes
-            if size_bytes >= MAX_COMMIT_BYTES or self._queue.empty():
-                return waiters, False
-            waiter = self._queue.get()
-        return waiters, True
-
-    def _commit(self, waiters: Sequence[_Waiter]) -> None:
-        error: ServingError | None = LogUnavailable("the prediction log failed")
-        try:
-            frames = [frame for waiter in waiters for frame in waiter.records]
-            error = self._committer.commit(frames) if frames else None
-        except DefinitionUnknown:
-            if len(waiters) > 1:  # only the guilty one fails
-                error = None
-                for waiter in waiters:
-                    self._commit([waiter])
-                waiters = ()
-            else:
-                _log.exception("prediction log: a record without its definition. This is a bug")
-        finally:
-            if waiters:
-                self._post(self._settle, waiters, error)
-
-    def _post(self, function: Callable[..., object], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            _log.warning("prediction log: its event loop is gone")

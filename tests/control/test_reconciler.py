@@ -31,6 +31,7 @@ class MemoryEngine:
         self.applications: dict[str, ApplicationReport] = {}
         self.calls: list[tuple[str, tuple[str, ...]]] = []
         self.broken = False
+        self.refusals = 0
 
     def connect(self) -> None: ...
 
@@ -38,6 +39,7 @@ class MemoryEngine:
 
     def report(self) -> dict[str, ApplicationReport]:
         if self.broken:
+            self.refusals += 1
             raise NotReady("away")
         return dict(self.applications)
 
@@ -173,11 +175,12 @@ async def test_engine_that_is_away_does_not_end_reconciliation(
     """When the engine answers again, the work goes on."""
     engine.broken = True
     running = asyncio.create_task(reconciler.run())
-    await asyncio.sleep(0.03)
-    engine.broken = False
     async with asyncio.timeout(5):
+        while engine.refusals < 2:
+            await asyncio.sleep(0)
+        engine.broken = False
         while len(engine.applications) < 2:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
     running.cancel()
 
     assert {ONE.name, TWO.name} == set(engine.applications)

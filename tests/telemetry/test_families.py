@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from serving.core.models import ModelName, VersionName
 from serving.core.predictions import Fate
 from serving.core.traffic import ReplicaEndpoint
+from serving.telemetry import families as table
 from serving.telemetry.families import (
-    GATEWAY_FAMILIES,
     REPLICA_FAMILIES,
     GatewayMetrics,
     ReplicaReport,
@@ -19,7 +19,11 @@ from serving.telemetry.families import (
 from serving.telemetry.metrics import Definition, MetricFamilies
 
 UNITS = ("_total", "_seconds", "_bytes", "_ratio", "_rows", "_info")
-COUNTED = ("serving_in_flight_requests", "serving_connections", "serving_snapshot_epoch")
+TABLE = table.GATEWAY_FAMILIES + REPLICA_FAMILIES + table.SUPERVISOR_FAMILIES
+COUNTED = (
+    *("serving_in_flight_requests", "serving_connections", "serving_snapshot_epoch"),
+    "serving_process_up",
+)
 EXPOSED = ("serving_requests_total", "serving_request_duration_seconds", "serving_batch_rows")
 
 
@@ -49,7 +53,7 @@ def values(families: MetricFamilies, name: str) -> dict[tuple[str, ...], float]:
     }
 
 
-@pytest.mark.parametrize("definition", GATEWAY_FAMILIES + REPLICA_FAMILIES, ids=lambda d: d.name)
+@pytest.mark.parametrize("definition", TABLE, ids=lambda d: d.name)
 def test_names_follow_the_conventions(definition: Definition) -> None:
     """Own prefix, a unit at the end, a sentence as documentation, no label that names a caller."""
     assert re.fullmatch(r"serving_[a-z0-9_]+", definition.name)
@@ -59,10 +63,12 @@ def test_names_follow_the_conventions(definition: Definition) -> None:
 
 
 def test_every_family_is_in_the_table_once() -> None:
-    """The table has no two rows of one name."""
-    names = [definition.name for definition in GATEWAY_FAMILIES + REPLICA_FAMILIES]
+    """The table has no two rows of one name, and no definition stands outside it."""
+    names = [definition.name for definition in TABLE]
+    defined = {each.name for each in vars(table).values() if isinstance(each, Definition)}
 
     assert len(names) == len(set(names))
+    assert defined == set(names)
 
 
 def test_fates_are_counted_by_version_and_role() -> None:

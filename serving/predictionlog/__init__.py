@@ -1,0 +1,15 @@
+"""The prediction log: one record for every admitted request, durable before its answer leaves.
+
+format         the file format, byte by byte
+records        prediction and definition frames; the encoder on the request path
+writer         what the event loop sees: append, refusal, start, aclose
+thread         the one thread that touches files
+committer      what to do when the disk fails; when to move to the next segment
+segment        one open segment: commits, room written ahead, the seal
+files          the disk, replaceable by one that fails on demand
+source, scan   from the bytes of a segment to verified frames and damage
+reader         records of a directory, forwards or backwards, also while it is written
+recovery       what a start does with what a crash left
+verification   `serving log verify`
+query          `serving log query`
+"""
