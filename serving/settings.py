@@ -38,25 +38,37 @@ class HttpSettings(Group):
     """The inference port and the limits of its protocol (RELIABILITY, default limits)."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; loopback until TLS and a network are decided on."""
     port: Port = 8000
+    """Inference over HTTP."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Gateway worker processes; each has its own event loop, port share and log."""
     max_connections: Count = 10_000
     """Per worker; one more is refused with 503."""
     backlog: Count = 1024
+    """Connections the kernel holds before they are accepted."""
     max_request_line_bytes: Bytes = 8 * 1024
+    """A longer request line is answered 414."""
     max_head_bytes: Bytes = 32 * 1024
+    """Request line and headers together; above it 431."""
     max_header_count: Count = 100
+    """More headers are answered 431."""
     max_header_bytes: Bytes = 8 * 1024
+    """One header, name and value; `Authorization` may use the whole head."""
     max_body_bytes: Bytes = 16 * 1024 * 1024
+    """A larger body is answered 413, before it is read where it is announced."""
     max_buffered_bytes: Bytes = 256 * 1024 * 1024
     """Request bodies being received by all connections of a worker; reading pauses above it."""
     head_timeout_s: Seconds = 5.0
+    """From the first byte of a request to the end of its head; then 408."""
     body_timeout_s: Seconds = 30.0
+    """From the end of the head to the end of the body; then 408."""
     min_body_bytes_per_s: Count = 1024
     """A body slower than this over its whole time is given up with 408."""
     idle_timeout_s: Seconds = 60.0
+    """A connection without a request is closed after this."""
     write_timeout_s: Seconds = 30.0
+    """A client that does not take its answer is cut off after this."""
     head_cache_entries: Count = 4096
     """Distinct request heads whose parse is remembered per worker."""
 
@@ -65,24 +77,31 @@ class GrpcSettings(Group):
     """The gRPC port is reserved; nothing listens on it yet."""
 
     port: Port = 8001
+    """Reserved, so that instances side by side can already be given different ones."""
 
 
 class MetricsSettings(Group):
     """Prometheus metrics of every process, on one port."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: Port = 8002
+    """`GET /metrics` for Prometheus."""
 
 
 class ControlSettings(Group):
     """The control port and the leases of replicas."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: Port = 8003
+    """Status, snapshots and leases."""
     lease_s: Seconds = 10.0
     """A replica that has not renewed for this long is no longer published."""
     renew_s: Seconds = 2.0
+    """How often a replica renews its lease; at most half of `lease_s`."""
     reconcile_s: Seconds = 1.0
+    """How often the desired state is compared with what Ray Serve reports."""
     ready_timeout_s: Seconds = 180.0
     """`serving up` gives up when the models are not ready by then."""
 
@@ -97,19 +116,28 @@ class AccessSettings(Group):
     """Tokens of the local issuer and how long a verified one is remembered."""
 
     issuer: str = "serving-local"
+    """The `iss` claim that tokens must carry."""
     audience: str = "serving"
+    """The `aud` claim that tokens must carry."""
     leeway_s: Annotated[float, Field(ge=0, le=300)] = 60.0
+    """Clock difference allowed for `iat`."""
     max_token_lifetime_s: Seconds = 86_400.0
+    """A token valid for longer is refused, and not issued."""
     max_token_bytes: Bytes = 8 * 1024
+    """A longer credential is refused before it is looked at."""
     token_cache_entries: Count = 10_000
+    """Verified credentials remembered per worker."""
 
 
 class AdmissionSettings(Group):
     """How much work a gateway worker accepts before it refuses. All limits are per worker."""
 
     max_in_flight: Count = 2048
+    """Admitted and unanswered, of everybody; one more is refused with 503."""
     max_in_flight_per_caller: Count = 64
+    """Of one subject; one more is refused with 429."""
     max_in_flight_per_model: Count = 512
+    """Of one model; one more is refused with 503."""
     max_queued_rows: Count = 4096
     """Per model version, waiting for a frame; one more request is refused with 503."""
     max_queued_bytes: Bytes = 256 * 1024 * 1024
@@ -126,10 +154,13 @@ class ChannelSettings(Group):
     credits: Annotated[int, Field(ge=1, le=64)] = 2
     """Frames in flight per worker and replica. One fills while one runs."""
     max_frame_rows: Count = 64
+    """A frame closes at this many rows."""
     max_frame_bytes: Bytes = 256 * 1024
     """A frame closes at this size; one larger request still travels alone."""
     max_message_bytes: Bytes = 128 * 1024 * 1024
+    """A longer frame or answer closes the connection it came on."""
     connect_timeout_s: Seconds = 2.0
+    """For opening the connection to a replica."""
     stall_timeout_s: Seconds = 10.0
     """A replica that answers no frame for this long is dropped and its rows go elsewhere."""
 
@@ -141,7 +172,9 @@ class LogSettings(Group):
     """fsync: on disk (power loss). process: handed to the kernel (process death). async: nothing.
     off exists to measure the price of the log; the product then records nothing and says so."""
     segment_bytes: Annotated[int, Field(ge=64 * 1024)] = 256 * 1024 * 1024
+    """A segment is sealed at this size and the next one begins."""
     max_record_bytes: Bytes = 160 * 1024 * 1024
+    """A larger record is refused with 503."""
     max_pending_bytes: Bytes = 256 * 1024 * 1024
     """Records waiting for the disk; above it the gateway stops admitting."""
     commit_timeout_s: Seconds = 5.0
@@ -156,6 +189,7 @@ class ShadowSettings(Group):
     max_queued_rows: Count = 256
     """Per candidate version and worker; above it a copy is dropped and counted."""
     deadline_s: Seconds = 5.0
+    """A copy that waited longer is recorded as `timeout`."""
 
 
 class InferenceSettings(Group):
@@ -177,12 +211,15 @@ class RaySettings(Group):
     """The Ray cluster. With no `address` an embedded one is started on loopback."""
 
     address: str | None = None
+    """GCS address of a running cluster; none starts an embedded one."""
     num_cpus: Count = 2
     """Logical CPUs of the embedded cluster."""
     replica_cpus: Annotated[float, Field(ge=0)] = 0.1
     """Logical CPUs that one replica reserves."""
     object_store_bytes: Annotated[int, Field(ge=78_643_200)] = 78_643_200
+    """Of the embedded cluster; the smallest Ray accepts, since rows never go through it."""
     start_timeout_s: Seconds = 90.0
+    """For the embedded cluster to answer."""
 
 
 class TelemetrySettings(Group):
@@ -193,16 +230,22 @@ class TelemetrySettings(Group):
     sampling_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of requests traced when the caller's context does not decide. Errors always are."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Of the structured logs below `data_dir`."""
 
 
 class Deployment(Group):
     """One model to serve: the version that answers, its candidates, and how many replicas."""
 
     model: str
+    """Folder name in `models_dir`."""
     stable: str
+    """The version that answers."""
     shadows: tuple[str, ...] = ()
+    """Candidate versions that get a copy of every answered request."""
     min_replicas: Annotated[int, Field(ge=1, le=256)] = 1
+    """Replicas of each version, always."""
     max_replicas: Annotated[int, Field(ge=1, le=256)] = 1
+    """More than `min_replicas` lets the replicas' own load decide between the two."""
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs that Ray reserves for one replica; fractions share a device."""
     optional: bool = False
@@ -229,6 +272,7 @@ class Settings(Group):
     """The whole tree. `data_dir` holds everything the product writes, mode 0700."""
 
     data_dir: Path = Path(".serving")
+    """Everything the product writes: keys, prediction log, logs, sockets."""
     models_dir: Path | None = None
     """Folder of model folders; None means `models/` beside the package."""
     http: HttpSettings = HttpSettings()

@@ -8,12 +8,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from serving.telemetry import families
+from serving.telemetry.metrics import Definition
+
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "configs" / "requirements.lock"
+RULES = ROOT / "configs" / "prometheus" / "rules.yml"
 PLATFORM = {
     "sys_platform": "linux",
     "platform_machine": "x86_64",
@@ -68,9 +73,27 @@ def test_the_image_definition_is_free_of_findings() -> None:
     if not program.exists():
         pytest.skip("hadolint is not installed beside this Python (extra `dev` has it)")
 
-    found = subprocess.run([program, ROOT / "Dockerfile"], capture_output=True, check=False)
+    status, output = run([str(program), str(ROOT / "Dockerfile")])
 
-    assert (found.stdout, found.returncode) == (b"", 0)
+    assert (output, status) == ("", 0)
+
+
+def test_rules_name_metrics_that_exist() -> None:
+    """Every metric in an expression of `rules.yml` is a family that is exported or recorded."""
+    rules = [
+        rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
+    ]
+    exported = {each.name for each in vars(families).values() if isinstance(each, Definition)}
+    exported |= {f"{name}{suffix}" for name in exported for suffix in ("_bucket", "_count", "_sum")}
+    exported |= {rule["record"] for rule in rules if "record" in rule}
+    used = {
+        name
+        for rule in rules
+        for name in re.findall(r"(?:[a-z]+:)?serving_\w+(?::\w+)?", rule["expr"])
+    }
+
+    assert used - exported == set()
+    assert len(used) >= 5
 
 
 def test_rules_and_scrape_configuration_are_accepted_by_prometheus() -> None:
@@ -78,12 +101,9 @@ def test_rules_and_scrape_configuration_are_accepted_by_prometheus() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed (Debian package prometheus)")
-    folder = ROOT / "configs" / "prometheus"
     for arguments in (["check", "config", "prometheus.yml"], ["test", "rules", "rules_test.yml"]):
-        checked = subprocess.run(
-            [promtool, *arguments], cwd=folder, capture_output=True, check=False
-        )
-        assert checked.returncode == 0, checked.stderr + checked.stdout
+        status, output = run([promtool, *arguments], folder=RULES.parent)
+        assert status == 0, output
 
 
 def test_a_gateway_worker_imports_no_ray() -> None:
@@ -91,8 +111,19 @@ def test_a_gateway_worker_imports_no_ray() -> None:
     heavy = ("ray", "onnxruntime", "fastapi", "starlette", "uvicorn", "grpc", "aiohttp", "pandas")
     program = f"import serving.app.worker, sys; print([n for n in {heavy} if n in sys.modules])"
 
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    status, output = run([sys.executable, "-c", program])
 
-    assert loaded.stdout.strip() == "[]"
+    assert (output.strip(), status) == ("[]", 0)
+
+
+def run(command: list[str], *, folder: Path = ROOT) -> tuple[int, str]:
+    """Exit status and everything that the command wrote."""
+    done = subprocess.run(  # noqa: S603 - the commands are those of this file
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout

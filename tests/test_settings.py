@@ -40,12 +40,13 @@ def test_a_flag_that_was_not_given_changes_nothing(config: Path) -> None:
 def test_every_setting_has_an_environment_name() -> None:
     """SERVING_, group, field: each scalar setting can be given its own default as text."""
     defaults = Settings()
-    environment: dict[str, str] = {"SERVING_DATA_DIR": str(defaults.data_dir)}
-    for group, value in defaults:
-        if isinstance(value, BaseModel):
-            for field, default in value:
-                if default is not None:
-                    environment[f"SERVING_{group}_{field}".upper()] = str(default)
+    groups = {name: dict(value) for name, value in defaults if isinstance(value, BaseModel)}
+    environment = {
+        f"SERVING_{group}_{field}".upper(): str(default)
+        for group, fields in groups.items()
+        for field, default in fields.items()
+        if default is not None
+    }
 
     assert len(environment) > 60
     assert load(environment=environment) == defaults

@@ -18,7 +18,7 @@ ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - trans
 Message = TypeVar("Message")
 
 
-class ProcessSockets:
+class Introspection:
     """Keeps one connection per process. Close it with `aclose`."""
 
     def __init__(self, sockets: Mapping[str, Path]) -> None:

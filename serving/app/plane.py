@@ -51,7 +51,7 @@ async def _run(
     stopping = stop_event()
     # One thread for every call of the engine: it has one owner, and control keeps answering.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as executor:
-        control = ControlProcess(
+        control = RunningControl(
             settings,
             desired,
             engine,
@@ -71,7 +71,7 @@ async def _run(
             logger.info("control stopped")
 
 
-class ControlProcess:
+class RunningControl:
     """Servers, reconciler and leases of one control process."""
 
     def __init__(

@@ -38,7 +38,7 @@ class ModelLeftOut(msgspec.Struct, frozen=True, tag="left_out", tag_field="event
     reason: str
 
 
-class ProcessDied(msgspec.Struct, frozen=True, tag="process_died", tag_field="event"):
+class ChildDied(msgspec.Struct, frozen=True, tag="child_died", tag_field="event"):
     """A child ended without being asked; it is started again."""
 
     process: str
@@ -74,7 +74,7 @@ class Stopped(msgspec.Struct, frozen=True, tag="stopped", tag_field="event"):
     killed: tuple[str, ...] = ()
 
 
-Event = Starting | VersionChanged | ModelLeftOut | ProcessDied | Ready | Stopping | Stopped
+Event = Starting | VersionChanged | ModelLeftOut | ChildDied | Ready | Stopping | Stopped
 
 
 class Progress(Protocol):
@@ -113,7 +113,7 @@ def _lines(event: Event) -> list[str]:
             lines = [_version_line(event)]
         case ModelLeftOut():
             lines = [f"left out  {event.model}: {event.reason}"]
-        case ProcessDied():
+        case ChildDied():
             how = f"signal {-event.status}" if event.status < 0 else f"status {event.status}"
             lines = [f"{event.process} ended with {how}; see {event.log}"]
         case Ready():

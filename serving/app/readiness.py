@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from serving.app.introspection import ProcessSockets, answers_ready, url_of
+from serving.app.introspection import Introspection, answers_ready, url_of
 from serving.app.processes import CONTROL
 from serving.app.progress import Event, ModelLeftOut, VersionChanged
 from serving.control.status import ControlStatus, VersionStatus
@@ -28,7 +28,7 @@ class Watch:
     """Looks at a starting instance. `control` is what control said last."""
 
     def __init__(
-        self, settings: Settings, sockets: ProcessSockets, *, gateways: Sequence[str], clock: Clock
+        self, settings: Settings, sockets: Introspection, *, gateways: Sequence[str], clock: Clock
     ) -> None:
         self.control: ControlStatus | None = None
         self.waiting_for = "the control process to answer"
@@ -53,7 +53,7 @@ class Watch:
         events = self._left_out_events(status)
         for version in status.versions:
             place = (version.model, version.version)
-            if self._states.get(place) != version.state:
+            if self._states.get(place, "waiting") != version.state:
                 self._states[place] = version.state
                 events.append(self._changed(version))
         return events

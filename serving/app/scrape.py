@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from serving.app.children import Child
-from serving.app.introspection import ProcessSockets
+from serving.app.introspection import Introspection
 from serving.edge.http import HttpServer
 from serving.edge.routes import Reply, Request, Route, Router
 from serving.errors import AddressInUse
@@ -17,7 +17,7 @@ class MetricsPort:
     """Answers `GET /metrics`. A process that does not answer in time is missing from the answer."""
 
     def __init__(
-        self, settings: Settings, *, sockets: ProcessSockets, children: Sequence[Child]
+        self, settings: Settings, *, sockets: Introspection, children: Sequence[Child]
     ) -> None:
         self._settings = settings.metrics
         self._sockets = sockets

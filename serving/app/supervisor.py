@@ -31,10 +31,10 @@ from serving.app.child import REFUSED, Refusal
 from serving.app.children import Child
 from serving.app.descendants import become_subreaper, kill_descendants, reap_adopted
 from serving.app.directory import DataDirectory
-from serving.app.introspection import ProcessSockets
+from serving.app.introspection import Introspection
 from serving.app.location import TEMPORARY_PREFIX, read_location
 from serving.app.processes import CONTROL, HEAD, gateway_names, plan_children
-from serving.app.progress import ProcessDied, Progress, Starting, Stopped, Stopping
+from serving.app.progress import ChildDied, Progress, Starting, Stopped, Stopping
 from serving.app.readiness import Watch
 from serving.app.scrape import MetricsPort
 from serving.app.summary import ready_summary
@@ -87,7 +87,7 @@ class Supervisor:
             Child(plan, exited=self._exited, clock=self._clock)
             for plan in plan_children(self._settings, self._directory)
         ]
-        sockets = ProcessSockets(self._sockets())
+        sockets = Introspection(self._sockets())
         metrics = MetricsPort(self._settings, sockets=sockets, children=self._children)
         await metrics.listen()
         self._take_signals()
@@ -110,7 +110,7 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
         return clean
 
-    async def _serve(self, sockets: ProcessSockets) -> None:
+    async def _serve(self, sockets: Introspection) -> None:
         """Until a signal. Raises StartFailed when it does not become ready."""
         self._progress.tell(
             Starting(
@@ -155,7 +155,7 @@ class Supervisor:
 
     def _exited(self, child: Child, status: int) -> None:
         """A child has died unasked; `Child` starts it again."""
-        self._progress.tell(ProcessDied(child.name, status, str(child.plan.log)))
+        self._progress.tell(ChildDied(child.name, status, str(child.plan.log)))
         if self._starting and (status == REFUSED or child.restarts + 1 >= DEATHS_WHILE_STARTING):
             self._failure = self._failure or self._reason(child, status)
         if child.name == HEAD:
@@ -282,5 +282,5 @@ def check_ports(settings: Settings) -> None:
             except OSError as error:
                 raise AddressInUse(
                     f"{group}.port {port} on {host} cannot be used: {error.strerror}; choose "
-                    f"another with SERVING_{group.upper()}_PORT"
+                    f"another with --{group}-port or SERVING_{group.upper()}_PORT"
                 ) from error

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from serving.app.directory import DataDirectory
-from serving.app.introspection import ProcessSockets
+from serving.app.introspection import Introspection
 from serving.app.processes import CONTROL, gateway_names
 from serving.cli.options import Config, DataDir, Json, effective
 from serving.cli.output import say, say_json, table
@@ -68,7 +68,7 @@ async def look(settings: Settings) -> InstanceStatus:
         raise NotReady(f"nothing runs on {directory.root}; start it with `serving up`")
     running = Settings.model_validate_json(directory.settings_file.read_bytes())
     names = gateway_names(running)
-    sockets = ProcessSockets(
+    sockets = Introspection(
         {
             CONTROL: directory.control_socket,
             **{name: directory.gateway_socket(index) for index, name in enumerate(names)},

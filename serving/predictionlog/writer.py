@@ -14,9 +14,6 @@ unanswered); one whose `done` got None is always found.
 A commit that takes longer than `commit_timeout_s` fails its waiters and everything behind it while
 the loop stays free; one sweep looks at the oldest waiter a few times in that span. What the thread
 does about failing disks is in `committer`.
-
-The thread has to get the interpreter lock back once for each commit. A loop that never pauses gives
-it up after `sys.getswitchinterval()` (5 ms by default); a worker should set that to 0.5 ms or less.
 """
 
 import asyncio

@@ -19,7 +19,7 @@ def test_first_renewal_changes_the_endpoints_and_later_ones_do_not(leases: Lease
     """Only a new replica is news; renewing is not."""
     changes = [leases.renew(a_renewal("a")), leases.renew(a_renewal("a"))]
 
-    assert [True, False] == changes
+    assert changes == [True, False]
 
 
 def test_lease_lasts_while_it_is_renewed(leases: Leases, clock: ManualClock) -> None:
@@ -28,8 +28,8 @@ def test_lease_lasts_while_it_is_renewed(leases: Leases, clock: ManualClock) -> 
         leases.renew(a_renewal("a"))
         clock.advance(9.9)
 
-    assert [] == leases.expire()
-    assert ("a",) == tuple(lease.endpoint.replica for lease in leases.live())
+    assert leases.expire() == []
+    assert tuple(lease.endpoint.replica for lease in leases.live()) == ("a",)
 
 
 def test_lease_ends_when_it_is_not_renewed(leases: Leases, clock: ManualClock) -> None:
@@ -40,15 +40,15 @@ def test_lease_ends_when_it_is_not_renewed(leases: Leases, clock: ManualClock) -
     clock.advance(2)
 
     assert [an_endpoint("silent")] == leases.expire()
-    assert ("alive",) == tuple(lease.endpoint.replica for lease in leases.live())
+    assert tuple(lease.endpoint.replica for lease in leases.live()) == ("alive",)
 
 
 def test_leaving_ends_a_lease_at_once(leases: Leases) -> None:
     """A replica that says goodbye is gone; saying it twice is no news."""
     leases.renew(a_renewal("a"))
 
-    assert [True, False] == [leases.leave("a"), leases.leave("a")]
-    assert () == leases.live()
+    assert [leases.leave("a"), leases.leave("a")] == [True, False]
+    assert leases.live() == ()
 
 
 def test_restored_replicas_have_one_lease_to_renew(clock: ManualClock) -> None:
@@ -67,4 +67,4 @@ def test_live_replicas_are_ordered_by_name(leases: Leases) -> None:
     for replica in ("c", "a", "b"):
         leases.renew(a_renewal(replica))
 
-    assert ["a", "b", "c"] == [lease.endpoint.replica for lease in leases.live()]
+    assert [lease.endpoint.replica for lease in leases.live()] == ["a", "b", "c"]

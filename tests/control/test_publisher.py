@@ -1,7 +1,6 @@
 import asyncio
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from serving.control.publisher import SnapshotPublisher, read_snapshot
@@ -44,7 +43,7 @@ async def test_every_change_raises_the_epoch_by_one(file: Path) -> None:
     publisher.publish([an_endpoint("a")])
     publisher.publish([an_endpoint("a")])
 
-    assert WALL_MS + 1 == publisher.current.epoch
+    assert publisher.current.epoch == WALL_MS + 1
 
 
 async def test_endpoints_of_versions_that_should_not_run_are_left_out(file: Path) -> None:
@@ -80,7 +79,7 @@ async def test_gateway_from_the_future_makes_the_epoch_jump(file: Path) -> None:
     snapshot = await publisher_of(file).after(WALL_MS + 500, wait_s=0)
 
     assert snapshot is not None
-    assert WALL_MS + 501 == snapshot.epoch
+    assert snapshot.epoch == WALL_MS + 501
 
 
 async def test_restart_publishes_the_replicas_it_knew_under_a_later_epoch(file: Path) -> None:
@@ -103,7 +102,7 @@ async def test_replicas_that_cannot_live_are_not_restored(file: Path) -> None:
 
     after = publisher_of(file, restore=False)
 
-    assert () == after.current.endpoints
+    assert after.current.endpoints == ()
     assert after.current.epoch > before.current.epoch
 
 
@@ -129,4 +128,4 @@ async def test_published_snapshot_is_on_disk(file: Path) -> None:
     publisher = publisher_of(file)
     publisher.publish([an_endpoint("a")])
 
-    assert publisher.current == msgspec.json.decode(file.read_bytes(), type=Snapshot)
+    assert publisher.current == read_snapshot(file)

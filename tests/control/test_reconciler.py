@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,7 +32,8 @@ class MemoryEngine:
         self.applications: dict[str, ApplicationReport] = {}
         self.calls: list[tuple[str, tuple[str, ...]]] = []
         self.broken = False
-        self.refusals = 0
+        self.refused = threading.Event()
+        self.deployed = threading.Event()
 
     def connect(self) -> None: ...
 
@@ -39,7 +41,7 @@ class MemoryEngine:
 
     def report(self) -> dict[str, ApplicationReport]:
         if self.broken:
-            self.refusals += 1
+            self.refused.set()
             raise NotReady("away")
         return dict(self.applications)
 
@@ -48,6 +50,7 @@ class MemoryEngine:
         message = "no" if self.becomes == "failed" else ""
         for plan in plans:
             self.applications[plan.name] = ApplicationReport(self.becomes, message=message)
+        self.deployed.set()
 
     def delete(self, name: str) -> None:
         self.calls.append(("delete", (name,)))
@@ -118,14 +121,12 @@ def test_failed_application_is_deleted_after_its_back_off(
     assert expected == next_step([ONE], {ONE.name: FAILED}, failures, now_ns=now_ns)
 
 
-async def test_reconciling_twice_deploys_once(
-    reconciler: Reconciler, engine: MemoryEngine
-) -> None:
+async def test_reconciling_twice_deploys_once(reconciler: Reconciler, engine: MemoryEngine) -> None:
     """What runs is never deployed again."""
     await settle(reconciler)
     await settle(reconciler)
 
-    assert [("deploy", ("one@1", "two@1"))] == engine.calls
+    assert engine.calls == [("deploy", ("one@1", "two@1"))]
 
 
 async def test_new_reconciler_touches_nothing_that_runs(
@@ -138,7 +139,7 @@ async def test_new_reconciler_touches_nothing_that_runs(
         again = Reconciler(engine, [ONE, TWO], period_s=1, executor=executor, clock=clock)
         await settle(again)
 
-    assert [] == engine.calls
+    assert engine.calls == []
 
 
 async def test_failures_back_off_longer_each_time(
@@ -152,8 +153,8 @@ async def test_failures_back_off_longer_each_time(
     await settle(reconciler)
     second = reconciler.failures[ONE.name]
 
-    assert ("no", 1, "no", 2) == (first.message, first.attempts, second.message, second.attempts)
-    assert 2 * FIRST_RETRY_S * 1e9 == second.retry_ns - clock.monotonic_ns()
+    assert (first.message, first.attempts, second.message, second.attempts) == ("no", 1, "no", 2)
+    assert second.retry_ns - clock.monotonic_ns() == 2 * FIRST_RETRY_S * 1e9
 
 
 async def test_success_forgets_earlier_failures(
@@ -166,7 +167,7 @@ async def test_success_forgets_earlier_failures(
     clock.advance(FIRST_RETRY_S)
     await settle(reconciler)
 
-    assert {} == reconciler.failures
+    assert reconciler.failures == {}
 
 
 async def test_engine_that_is_away_does_not_end_reconciliation(
@@ -175,12 +176,8 @@ async def test_engine_that_is_away_does_not_end_reconciliation(
     """When the engine answers again, the work goes on."""
     engine.broken = True
     running = asyncio.create_task(reconciler.run())
-    async with asyncio.timeout(5):
-        while engine.refusals < 2:
-            await asyncio.sleep(0)
-        engine.broken = False
-        while len(engine.applications) < 2:
-            await asyncio.sleep(0)
-    running.cancel()
+    assert await asyncio.to_thread(engine.refused.wait, 5)
+    engine.broken = False
 
-    assert {ONE.name, TWO.name} == set(engine.applications)
+    assert await asyncio.to_thread(engine.deployed.wait, 5)
+    running.cancel()
