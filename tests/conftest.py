@@ -1,11 +1,30 @@
-"""What all tests share: how Hypothesis draws its examples."""
+"""What all tests share: how Hypothesis draws its examples, and one instance on a real Ray."""
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from tests.catalogue import DOUBLER, TWIN, write_models
+from tests.instances import Instance
 
 # No deadline per example: machines that run tests are busy, and each test has a timeout anyway. In CI
 # the examples are the same at every run, so that a red run is about the change.
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+
+@pytest.fixture(scope="session")
+def ray_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    """The models of `tests.catalogue` on a Ray that is started once; `twin` has two replicas.
+
+    Whoever kills something of it leaves it ready.
+    """
+    folder = tmp_path_factory.mktemp("ray")
+    deployments = [DOUBLER, TWIN | {"min_replicas": 2, "max_replicas": 2}]
+    models = write_models(folder / "models")
+    with Instance(folder, engine="ray", deployments=deployments, models_dir=models) as instance:
+        instance.expect("ready", within_s=120)
+        yield instance

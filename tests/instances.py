@@ -46,11 +46,14 @@ class Instance:
         *,
         engine: str = "local",
         deployments: Sequence[dict[str, Any]] = (CENSUS,),
+        data_dir: Path | None = None,
+        models_dir: Path | None = None,
         **groups: dict[str, Any],
     ) -> None:
         """groups: further settings, such as `http={"workers": 2}`."""
         http, grpc, metrics, control = free_ports(4)
-        self.data_dir = folder / "data"
+        self.ready: dict[str, Any] = {}
+        self.data_dir = data_dir or folder / "data"
         self.config = folder / "serving.yaml"
         self.url = f"http://127.0.0.1:{http}"
         self.metrics_url = f"http://127.0.0.1:{metrics}"
@@ -63,6 +66,8 @@ class Instance:
             "inference": {"engine": engine, "device": "cpu"},
             "deployments": list(deployments),
         }
+        if models_dir is not None:
+            values["models_dir"] = str(models_dir)
         for name, group in groups.items():
             values[name] = {**values.get(name, {}), **group}
         self.config.write_text(yaml.safe_dump(values))

@@ -95,6 +95,7 @@ class FaultyFiles(QuickFiles):
         self.calls: Counter[str] = Counter()
         self._plan: dict[tuple[str, int], Callable[[], int | None]] = {}
         self._broken: dict[str, int] = {}
+        self._lost: set[int] = set()
 
     def fail(self, operation: str, code: int, *, nth: int = 1) -> None:
         def strike() -> None:
@@ -108,6 +109,10 @@ class FaultyFiles(QuickFiles):
 
     def repair(self) -> None:
         self._broken = {}
+
+    def lose(self, *, nth: int = 1) -> None:
+        """The write arrives in full and its sync fails with EIO."""
+        self._lost.add(self.calls["write"] + nth)
 
     def write_short(self, length: int, *, nth: int = 1) -> None:
         self._plan["write", self.calls["write"] + nth] = lambda: length
@@ -139,7 +144,10 @@ class FaultyFiles(QuickFiles):
         length = self._meet("write")
         if length is not None:
             buffers = [b"".join(buffers)[:length]]
-        return super().write(descriptor, buffers, offset, durable=durable)
+        written = super().write(descriptor, buffers, offset, durable=durable)
+        if self.calls["write"] in self._lost:
+            raise OSError(errno.EIO, "EIO")
+        return written
 
     def truncate(self, descriptor: int, length: int) -> None:
         self._meet("truncate")

@@ -104,7 +104,7 @@ class Worker:
             url=f"http://{settings.control.host}:{settings.control.port}",
             secret=internal_secret(self._directory.keys),
             copy=self._directory.gateway_snapshot(self._index),
-            apply=self._apply,
+            apply=self.apply,
         )
         follower.restore()
         self._introspection = HttpServer(Router(self._routes()), limits=settings.http)
@@ -126,6 +126,13 @@ class Worker:
         await self._introspection.aclose()
         self.tracing.close()
 
+    def apply(self, snapshot: Snapshot) -> None:
+        """Routes by `snapshot` from the next request on; called on the loop."""
+        self.pipeline.apply(snapshot)
+        self._links.apply(snapshot, self.pipeline.table.queues)
+        self.metrics.retain({(v.model, v.version) for v in snapshot.versions})
+        logger.info("snapshot applied", epoch=snapshot.epoch, endpoints=len(snapshot.endpoints))
+
     def now_s(self) -> float:
         return self.clock.wall_ns() / 1e9
 
@@ -145,12 +152,6 @@ class Worker:
         return VersionQueue(
             version, settings=self.settings.channel, clock=self.clock, outcomes=pipeline
         )
-
-    def _apply(self, snapshot: Snapshot) -> None:
-        self.pipeline.apply(snapshot)
-        self._links.apply(snapshot, self.pipeline.table.queues)
-        self.metrics.retain({(v.model, v.version) for v in snapshot.versions})
-        logger.info("snapshot applied", epoch=snapshot.epoch, endpoints=len(snapshot.endpoints))
 
     async def _sweep(self) -> None:
         while True:

@@ -8,7 +8,9 @@ loop shares a frame, because the flush is scheduled, not called.
 Rules: order of arrival; only rows of one shape share a frame; at most `max_frame_rows` and
 `max_frame_bytes`, but one larger request travels alone; a call that expired or whose client has
 gone is skipped when the frame forms and never disturbs its neighbours; the replica with the fewest
-outstanding rows is chosen. A frame lost with its replica goes back to the front of the queue.
+outstanding rows is chosen. A frame lost with its replica, or handed back by one that shuts down,
+goes back to the front of the queue. While no replica is up, calls wait only as long as it takes to
+open a broken connection again. Whatever goes wrong with one frame, the queue goes on.
 """
 
 import asyncio
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import numpy as np
+import structlog
 
 from serving.core.batches import BatchAnswer, RowBatch, SpanLink, TensorBlock
 from serving.core.clock import Clock
@@ -24,8 +27,13 @@ from serving.core.models import ModelVersion
 from serving.gateway.calls import Call, ShapeKey
 from serving.settings import ChannelSettings
 
+logger = structlog.get_logger()
+
 MAX_ATTEMPTS: Final = 3
 """A call whose replica died this often is failed: it may be what kills them."""
+
+GRACE_S: Final = 0.06
+"""How long calls wait while no replica is up: two attempts to connect, and an answer in 100 ms."""
 
 _FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
 
@@ -40,7 +48,7 @@ class ReplicaLink(Protocol):
     @property
     def has_credit(self) -> bool: ...
     def send(self, sink: "Frame") -> None:
-        """Exactly one of `sink.answered` and `sink.lost` follows."""
+        """Exactly one of `sink.answered`, `sink.returned` and `sink.lost` follows."""
 
     def check(self, now_ns: int) -> None: ...
     def abort(self) -> None: ...
@@ -54,7 +62,15 @@ class Outcomes(Protocol):
     def exhausted(self, call: Call) -> None:
         """The call's replicas died `MAX_ATTEMPTS` times."""
 
+    def retried(self, call: Call) -> None:
+        """The call's replica died; the call waits for another one."""
+
+    def unserved(self, call: Call) -> None:
+        """No replica has been up for `GRACE_S`."""
+
     def not_finite(self, call: Call) -> None: ...
+    def broken(self, call: Call) -> None:
+        """No frame could be made of the call. This is a bug."""
 
 
 class Frame:
@@ -72,6 +88,9 @@ class Frame:
     def answered(self, answer: BatchAnswer) -> None:
         self.answer = answer
         self.queue.answered(self, answer)
+
+    def returned(self) -> None:
+        self.queue.returned(self)
 
     def lost(self) -> None:
         self.queue.lost(self)
@@ -92,9 +111,8 @@ class VersionQueue:
         self.version = version
         self.links: list[ReplicaLink] = []
         self.queued_rows = 0
-        self.retries = 0
-        self.definitions: dict[tuple[ShapeKey, ShapeKey | None], int] = {}
-        """The prediction log's definition for each pair of input and output shapes."""
+        self.takes_copies = False
+        """Calls of callers and copies may share a frame here: the version is a candidate."""
         self._settings = settings
         self._clock = clock
         self._outcomes = outcomes
@@ -102,6 +120,7 @@ class VersionQueue:
         self._waiting: deque[Call] = deque()
         self._in_flight: set[Frame] = set()
         self._flush_is_due = False
+        self._last_ready_ns = clock.monotonic_ns()
         self._float_inputs = version.finite_inputs and any(
             tensor.datatype in _FLOATS for tensor in version.inputs
         )
@@ -133,13 +152,18 @@ class VersionQueue:
             self._schedule()
 
     def sweep(self, now_ns: int) -> None:
-        """Expires what is past its deadline, drops replicas that went silent."""
-        for call in [call for call in self._waiting if call.done]:
-            self._waiting.remove(call)
-        calls = [*self._waiting, *(call for frame in self._in_flight for call in frame.calls)]
-        for call in calls:
+        """Ends what cannot be answered any more, drops replicas that went silent."""
+        for call in [*self._waiting, *(call for frame in self._in_flight for call in frame.calls)]:
             if call.deadline_ns < now_ns and not call.done:
                 self._outcomes.expired(call)
+        if self.ready:
+            self._last_ready_ns = now_ns
+        elif now_ns - self._last_ready_ns > GRACE_S * 1e9:
+            for call in list(self._waiting):
+                if not call.done:
+                    self._outcomes.unserved(call)
+        if any(call.done for call in self._waiting):
+            self._waiting = deque(call for call in self._waiting if not call.done)
         for link in list(self.links):
             link.check(now_ns)
 
@@ -149,21 +173,30 @@ class VersionQueue:
         self._in_flight.discard(frame)
         self._outcomes.answered(frame, answer)
 
-    def lost(self, frame: Frame) -> None:
-        """Puts the calls of a lost frame back to the front, in their order."""
+    def returned(self, frame: Frame) -> None:
+        """Puts the calls of a frame that no replica took back to the front, in their order."""
         self._in_flight.discard(frame)
-        for call in reversed(frame.calls):
-            if call.done:
-                continue
+        self._put_back([call for call in frame.calls if not call.done])
+        self.wake()
+
+    def lost(self, frame: Frame) -> None:
+        """Like `returned`, except for calls that have been in too many lost frames."""
+        self._in_flight.discard(frame)
+        calls = [call for call in frame.calls if not call.done]
+        self._put_back(calls)
+        for call in calls:
             call.attempts += 1
-            call.frame = None
-            self.queued_rows += call.rows
             if call.attempts >= MAX_ATTEMPTS:
                 self._outcomes.exhausted(call)
             else:
-                self.retries += 1
-                self._waiting.appendleft(call)
+                self._outcomes.retried(call)
         self.wake()
+
+    def _put_back(self, calls: list[Call]) -> None:
+        for call in calls:
+            call.frame = None
+            self.queued_rows += call.rows
+        self._waiting.extendleft(reversed(calls))
 
     # -- forming ---------------------------------------------------------------------------------
 
@@ -177,10 +210,24 @@ class VersionQueue:
             link = self._choose()
             if link is None:
                 return
-            frame = self._form()
+            self._send(link, self._take())
+
+    def _send(self, link: ReplicaLink, calls: list[Call]) -> None:
+        """Sends a frame of `calls`, unless nobody waits for it or one of them is not finite."""
+        if not calls:
+            return
+        try:
+            frame = self._form(calls)
             if frame is not None:
                 self._in_flight.add(frame)
                 link.send(frame)
+        except Exception:
+            # Outermost: a frame that cannot be made must not cost the ones behind it.
+            logger.exception("no frame", model=self.version.key)
+            self._in_flight = {frame for frame in self._in_flight if frame.calls is not calls}
+            for call in calls:
+                if not call.done:
+                    self._outcomes.broken(call)
 
     def _choose(self) -> ReplicaLink | None:
         """The replica with a credit and the fewest outstanding rows."""
@@ -189,25 +236,6 @@ class VersionQueue:
             return links[0] if links[0].has_credit else None
         free = [link for link in links if link.has_credit]
         return min(free, key=lambda link: link.outstanding_rows, default=None)
-
-    def _form(self) -> Frame | None:
-        """The next frame; None when everything that waited was done."""
-        calls = self._take()
-        if not calls:
-            return None
-        columns = zip(*(call.inputs for call in calls), strict=True)
-        tensors = tuple(
-            TensorBlock(declared.datatype, shape, (b"".join(column),))
-            for declared, shape, column in zip(
-                self.version.inputs, calls[0].shapes, columns, strict=True
-            )
-        )
-        rows = sum(call.rows for call in calls)
-        if self._float_inputs and not all(call.request.vetted for call in calls):
-            guilty = _find_not_finite(calls, tensors, rows)
-            if guilty:
-                return self._reform(calls, guilty)
-        return self._seal(calls, tensors, rows)
 
     def _take(self) -> list[Call]:
         settings = self._settings
@@ -232,16 +260,24 @@ class VersionQueue:
         self.queued_rows -= rows
         return calls
 
-    def _reform(self, calls: list[Call], guilty: list[Call]) -> Frame | None:
-        """Fails the guilty and forms the frame again from the others."""
-        for call in guilty:
-            self.queued_rows += call.rows
-            self._outcomes.not_finite(call)
-        for call in reversed(calls):
-            if not call.done:
-                self.queued_rows += call.rows
-                self._waiting.appendleft(call)
-        return self._form() if self._waiting else None
+    def _form(self, calls: list[Call]) -> Frame | None:
+        """A frame of `calls`; None when some were not finite and the others wait again."""
+        columns = zip(*(call.inputs for call in calls), strict=True)
+        tensors = tuple(
+            TensorBlock(declared.datatype, shape, (b"".join(column),))
+            for declared, shape, column in zip(
+                self.version.inputs, calls[0].shapes, columns, strict=True
+            )
+        )
+        rows = sum(call.rows for call in calls)
+        if self._float_inputs and not all(call.request.vetted for call in calls):
+            guilty = _find_not_finite(calls, tensors, rows)
+            if guilty:
+                self._put_back(calls)
+                for call in guilty:
+                    self._outcomes.not_finite(call)
+                return None
+        return self._seal(calls, tensors, rows)
 
     def _seal(self, calls: list[Call], tensors: tuple[TensorBlock, ...], rows: int) -> Frame:
         now_ns = self._clock.monotonic_ns()

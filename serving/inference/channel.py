@@ -4,6 +4,10 @@ A channel carries at most `credits` frames at a time. A frame's answer, its refu
 the connection reaches `FrameSink` exactly once per frame; what to do then (retry, fail) is decided
 by the gateway. A replica that answers nothing for `stall_timeout_s` is treated as lost: a stopped
 process keeps its socket open. Shutting down is the other end's word: DRAINING hands the frame back.
+A channel that is no longer wanted is retired: it closes when the frames it carries are answered.
+
+A replica is believed no more than the format makes it: an answer that fits no frame in flight, or
+lacks an output that the version declares, closes the connection.
 """
 
 import asyncio
@@ -34,11 +38,14 @@ _UNIX: Final = "unix:"
 
 
 class FrameSink(Protocol):
-    """Who sent a frame and gets its fate: exactly one of the two, once."""
+    """Who sent a frame and gets its fate: exactly one of the three, once."""
 
     batch: RowBatch
 
     def answered(self, answer: BatchAnswer) -> None: ...
+    def returned(self) -> None:
+        """The replica did not take the frame, because it is shutting down."""
+
     def lost(self) -> None:
         """The replica did not answer and never will; the rows may be sent elsewhere."""
 
@@ -60,6 +67,7 @@ class Channel(asyncio.Protocol):
         self.ready = False
         """Greeted with the digest that was promised; may carry frames."""
         self.closed = False
+        self._retired = False
         self._version = version
         self._settings = settings
         self._clock = clock
@@ -89,12 +97,18 @@ class Channel(asyncio.Protocol):
             sink.lost()
             return
         frame_id = self._next_id
+        message = encode_batch(frame_id, sink.batch)
         self._next_id = frame_id + 1
         if not self._in_flight:
             self._last_heard_ns = self._clock.monotonic_ns()
         self._in_flight[frame_id] = sink
         self.outstanding_rows += sink.batch.rows
-        self._transport.write(encode_batch(frame_id, sink.batch))
+        self._transport.write(message)
+
+    def retire(self) -> None:
+        """Takes no more frames; closes when those in flight have their fate, at once if none."""
+        self._retired, self.ready = True, False
+        self._close_if_done()
 
     def check(self, now_ns: int) -> None:
         """Drops a replica that has been silent for too long with frames in flight."""
@@ -143,17 +157,28 @@ class Channel(asyncio.Protocol):
     def _greeted(self, digest: str) -> None:
         if digest != self._version.digest:
             raise FrameInvalid("the replica runs another artifact than was approved")
-        self.ready = True
+        self.ready = not self._retired
         self._changed(self)
 
     def _answered(self, frame_id: int, answer: BatchAnswer) -> None:
         sink = self._in_flight.get(frame_id)
-        if sink is None or answer.rows != sink.batch.rows:
+        if sink is None or answer.rows != sink.batch.rows or not self._fits(answer):
             raise FrameInvalid("an answer fits no frame in flight")
         del self._in_flight[frame_id]
         self.outstanding_rows -= answer.rows
         sink.answered(answer)
+        self._close_if_done()
         self._changed(self)
+
+    def _fits(self, answer: BatchAnswer) -> bool:
+        """Whether the outputs are those declared; there are none where every row failed."""
+        declared = self._version.outputs
+        if len(answer.outputs) != len(declared):
+            return not answer.outputs and len(answer.failures) == answer.rows
+        return all(
+            output.datatype == wanted.datatype and wanted.admits((answer.rows, *output.row_shape))
+            for output, wanted in zip(answer.outputs, declared, strict=True)
+        )
 
     def _refused(self, frame_id: int, reason: Refusal) -> None:
         sink = self._in_flight.pop(frame_id, None)
@@ -161,10 +186,16 @@ class Channel(asyncio.Protocol):
             raise FrameInvalid("a refusal fits no frame in flight")
         self.outstanding_rows -= sink.batch.rows
         self.ready = False
-        sink.lost()
         if reason != Refusal.DRAINING:
+            sink.lost()
             raise FrameInvalid(f"the replica refused a frame: {reason.name}")
+        sink.returned()
+        self._close_if_done()
         self._changed(self)
+
+    def _close_if_done(self) -> None:
+        if self._retired and not self._in_flight:
+            self.abort()
 
     def _lose(self) -> None:
         if self.closed:

@@ -54,7 +54,15 @@ class FrameConnection:
         self._queue: list[bytes] = []
         peer.setblocking(False)
         selector.register(peer, selectors.EVENT_READ, self._ready)
-        self._send(encode_hello(version.digest))
+
+    @property
+    def unsent(self) -> bool:
+        """Whether the peer has not taken all of its answers yet."""
+        return self._unsent is not None
+
+    def greet(self) -> None:
+        """Tells the peer which artifact runs here: the first message of every connection."""
+        self._send(encode_hello(self._version.digest))
 
     def answer(self, frame_id: int, answer: BatchAnswer) -> None:
         self._send(encode_answer(frame_id, answer))
@@ -63,12 +71,14 @@ class FrameConnection:
         self._send(encode_refusal(frame_id, Refusal.DRAINING))
 
     def close(self) -> None:
-        """Flushes what the socket takes at once and closes."""
+        """Closes at once; answers that were not sent yet are lost."""
         if self._peer.fileno() < 0:
             return
         with contextlib.suppress(KeyError):
             self._selector.unregister(self._peer)
         self._peer.close()
+        self._unsent = None
+        self._queue.clear()
         self._closed(self)
 
     def _ready(self, events: int) -> None:

@@ -29,9 +29,10 @@ ANSWER, replica to gateway:
     0       8     frame id
     8       4     rows
     12      2     tensors
-    14      2     parts
+    14      2     zero
     16      4     failures
-    20      12    zero
+    20      4     parts
+    24      8     zero
     32      28*p  parts: rows u32, batch id u64, batch rows u32, position u32, queue us u32, run us u32
             8*f   failures: row u32, reason u32
             ...   tensor heads, padding and buffers as above
@@ -42,9 +43,10 @@ Tensor head: datatype code u8, rank without rows u8, zero u16, then that many di
 buffer of a tensor has rows * product(dimensions) * item size bytes; it starts at a multiple of 16
 from the start of the message, so that a reader can use it where it lies.
 
-A reader trusts nothing: lengths are bounded before memory is taken and every count must add up to
-the body's length exactly, else `FrameInvalid`, and the connection is closed. No pickle, no object
-per row. A change that old readers cannot take raises the format version.
+A reader trusts nothing: lengths are bounded before memory is taken, every count must add up to the
+body's length exactly, and what takes no bytes (empty dimensions, rows of nothing) is bounded by
+itself, else `FrameInvalid`, and the connection is closed. No pickle, no object per row. A change
+that old readers cannot take raises the format version.
 """
 
 import math
@@ -63,7 +65,7 @@ from serving.core.batches import (
     TensorBlock,
 )
 from serving.core.models import Digest
-from serving.core.tensors import DTYPES, MAX_RANK
+from serving.core.tensors import DTYPES, MAX_ELEMENTS, MAX_RANK
 from serving.errors import FrameInvalid
 
 MAGIC: Final = b"SVF1"
@@ -71,7 +73,7 @@ FORMAT_VERSION: Final = 1
 PREFIX: Final = Struct("<4sBBHQ")
 
 _INFER: Final = Struct("<Q8sIIHHI")
-_ANSWER: Final = Struct("<QIHHI12x")
+_ANSWER: Final = Struct("<QIH2xII8x")
 _REFUSAL: Final = Struct("<QI")
 _LINK: Final = Struct("<I16s8s")
 _PART: Final = Struct("<IQIIII")
@@ -125,7 +127,7 @@ def encode_batch(frame_id: int, batch: RowBatch) -> bytes:
 def encode_answer(frame_id: int, answer: BatchAnswer) -> bytes:
     """One ANSWER message."""
     fixed = _ANSWER.pack(
-        frame_id, answer.rows, len(answer.outputs), len(answer.parts), len(answer.failures)
+        frame_id, answer.rows, len(answer.outputs), len(answer.failures), len(answer.parts)
     )
     rest = [
         _PART.pack(p.rows, p.batch_id, p.batch_rows, p.position, p.queue_us, p.run_us)
@@ -212,6 +214,8 @@ def decode_batch(body: memoryview) -> tuple[int, RowBatch]:
     """Frame id and the rows. Buffers are views of `body`; the digest has its first 8 bytes only."""
     cursor = _Cursor(body)
     frame_id, digest, budget_us, rows, tensor_count, link_count, _ = cursor.unpack(_INFER)
+    if rows > len(body):
+        raise FrameInvalid("a frame names more rows than it has bytes")
     links = tuple(SpanLink(*cursor.unpack(_LINK)) for _ in range(link_count))
     tensors = _decode_tensors(cursor, tensor_count, rows)
     return frame_id, RowBatch(Digest(digest.hex()), rows, tensors, budget_us, links)
@@ -220,7 +224,7 @@ def decode_batch(body: memoryview) -> tuple[int, RowBatch]:
 def decode_answer(body: memoryview) -> tuple[int, BatchAnswer]:
     """Frame id and the answer. Buffers are views of `body`."""
     cursor = _Cursor(body)
-    frame_id, rows, tensor_count, part_count, failure_count = cursor.unpack(_ANSWER)
+    frame_id, rows, tensor_count, failure_count, part_count = cursor.unpack(_ANSWER)
     parts = tuple(BatchPart(*cursor.unpack(_PART)) for _ in range(part_count))
     if sum(part.rows for part in parts) != rows:
         raise FrameInvalid("the parts of an answer do not add up to its rows")
@@ -256,6 +260,8 @@ def _decode_tensors(cursor: _Cursor, count: int, rows: int) -> tuple[TensorBlock
     tensors = []
     for datatype, row_shape in heads:
         size = rows * math.prod(row_shape) * DTYPES[datatype].itemsize
+        if not size and rows * math.prod(max(each, 1) for each in row_shape) > MAX_ELEMENTS:
+            raise FrameInvalid("an empty tensor has dimensions out of all proportion")
         tensors.append(TensorBlock(datatype, row_shape, (cursor.take(size),)))
         cursor.align()
     cursor.finish()
@@ -314,4 +320,5 @@ class MessageReader:
             kind, _ = decode_prefix(message, max_bytes=self._max_bytes)
             messages.append((kind, memoryview(message)[PREFIX.size :]))
             self._message = None
-        return view[count:]
+        # A copy, so that what follows starts at an address as round as the format promises.
+        return memoryview(bytes(view[count:]))

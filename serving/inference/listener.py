@@ -6,9 +6,10 @@ forms a batch, runs it and answers. While the model runs, frames gather in the s
 (credits bound them), and they are the next batch: no timer, no lock, no hand-over between threads.
 `session.run` releases the GIL, so the Ray actor around it stays responsive.
 
-A frame whose time has passed is answered without being run. A run that lasts longer than
-`run_timeout_s` is terminated by a watchdog and its rows fail, without bisection. Malformed bytes
-close the connection they came on and touch nothing else.
+A frame whose time has passed is answered without being run, or without the rest of it being run. A
+run that lasts longer than `run_timeout_s` is terminated by a watchdog and its rows fail, without
+bisection. Malformed bytes close the connection they came on and touch nothing else. If the thread
+ends for any reason its connections close, so that gateways go elsewhere at once.
 """
 
 import contextlib
@@ -31,28 +32,28 @@ from serving.core.models import ModelVersion
 from serving.core.tensors import Array
 from serving.errors import ModelFailed, OutputInvalid, ReplicaLost
 from serving.inference.connection import FrameConnection
+from serving.inference.counters import Counters
 from serving.inference.frames import encode_answer
 from serving.inference.merging import (
     PendingFrame,
     Slice,
-    failed_outputs,
     form_batch,
     merge_inputs,
     run_isolating,
     split_outputs,
 )
-from serving.inference.profile import SIZES, BatchProfile
+from serving.inference.profile import BatchProfile
 from serving.settings import ChannelSettings
 
 logger = structlog.get_logger()
 
 _IDLE_WAIT_S: Final = 1.0
-_PROBE_WAIT_S: Final = 5.0
-_BUSY_WINDOW_NS: Final = 2_000_000_000
 _VARIABLE_DIMENSION: Final = 16
 _WARM_UP_RUNS: Final = 3
 _REHEARSED_FRAME_ROWS: Final = 16
 _NO_DEADLINE: Final = 2**63 - 1
+_MAX_US: Final = 2**32 - 1
+"""What a frame can say about a time; more only after the process was stopped for over an hour."""
 
 
 class Runner(Protocol):
@@ -104,6 +105,9 @@ class ReplicaListener:
     """Serves frames for one runner on one Unix socket. Started by `start`, ended by `stop`."""
 
     _listening: socket.socket
+    _selector: selectors.BaseSelector
+    _wake_reader: socket.socket
+    _wake_writer: socket.socket
 
     def __init__(
         self,
@@ -126,17 +130,18 @@ class ReplicaListener:
         self._cost_ns = clock.thread_ns if runner.runs_on_caller else clock.monotonic_ns
         self._tracing = tracing
         self._pending: deque[PendingFrame] = deque()
-        self._selector = selectors.DefaultSelector()
-        self._wake_reader, self._wake_writer = socket.socketpair()
         self._connections: set[FrameConnection] = set()
         self._stopping = threading.Event()
-        self._drained = threading.Event()
+        self._abandoned = False
+        self._ended = threading.Event()
+        self._run_started_ns: int | None = None
+        self._overdue_ns: int | None = None
         self._probes: deque[PendingFrame] = deque()
         self._thread = threading.Thread(target=self._loop, name="replica-loop", daemon=True)
         self._watchdog = threading.Thread(target=self._watch, name="replica-watch", daemon=True)
         # The high half tells replicas apart, the low half counts.
         self._batch_id = int.from_bytes(replica.encode()[-4:].rjust(4, b"\0"), "little") << 32
-        self._counters = _Counters()
+        self._counters = Counters()
 
     # -- from outside the thread -----------------------------------------------------------------
 
@@ -144,37 +149,48 @@ class ReplicaListener:
         """Learns the best batch size from a few batches of each; raises ModelFailed if a row fails.
 
         Sizes are timed as frames of 16 rows, as a gateway would send them, and over the whole step
-        from forming to answering: for a small model that is most of the cost.
+        from forming to answering: for a small model that is most of the cost. Where larger batches
+        fail (no room on the device, a fixed dimension) the sizes below them are what there is.
         """
         version = self._runner.version
         self._runner.run(_sample(version, rows=1))
         for size in self.profile.sizes:
-            cost_s = min(self._rehearse(size) for _ in range(_WARM_UP_RUNS))
+            try:
+                cost_s = min(self._rehearse(size) for _ in range(_WARM_UP_RUNS))
+            except ModelFailed:
+                if size == 1:
+                    raise
+                logger.warning("larger batches fail", model=version.key, rows=size)
+                return
             self.profile.measured(size, cost_s)
             if not self.profile.fits(size):
                 return
 
     def start(self) -> None:
         """Binds the socket, readable for this user only, and starts the thread."""
-        self.path.unlink(missing_ok=True)
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listening.bind(str(self.path))
-        self.path.chmod(0o600)
-        listening.listen(128)
-        listening.setblocking(False)
+        self._listening = _bind(self.path)
+        self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
-        self._selector.register(listening, selectors.EVENT_READ, self._accept)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listening, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._woken)
-        self._listening = listening
         self._thread.start()
         self._watchdog.start()
 
     def stop(self, *, drain_s: float = 5.0) -> None:
-        """Accepts nothing new, answers what came in within `drain_s`, closes everything."""
+        """Accepts nothing new, answers what came in within `drain_s`, closes everything.
+
+        Frames that come from now on are handed back. After `drain_s` the run in progress is
+        terminated, and what had no answer is lost with its connection, to be sent elsewhere.
+        """
+        if self._thread.ident is None:
+            return
         self._stopping.set()
         self._wake()
-        self._drained.wait(drain_s)
-        self._runner.terminate()
+        if not self._ended.wait(drain_s):
+            self._abandoned = True
+            self._runner.terminate()
+            self._wake()
         self._thread.join(drain_s)
         self._watchdog.join(drain_s)
         self.path.unlink(missing_ok=True)
@@ -194,8 +210,8 @@ class ReplicaListener:
             batch_sizes=dict(counters.batch_sizes),
         )
 
-    def check(self) -> None:
-        """Raises ReplicaLost unless a real row, queued like any other, is answered in time."""
+    def check(self, *, wait_s: float = 5.0) -> None:
+        """Raises ReplicaLost unless a real row, queued like any other, is answered in `wait_s`."""
         answered = threading.Event()
         failures: list[dict[int, RowFailure]] = []
 
@@ -209,7 +225,7 @@ class ReplicaListener:
         inputs = tuple(_sample(version, rows=1))
         self._probes.append(PendingFrame(batch, inputs, now_ns, _NO_DEADLINE, reply))
         self._wake()
-        if not answered.wait(_PROBE_WAIT_S):
+        if not answered.wait(wait_s):
             raise ReplicaLost("the replica's loop makes no progress")
         if any(failures):
             raise ReplicaLost("the model fails on a sample row")
@@ -217,15 +233,31 @@ class ReplicaListener:
     # -- the thread ------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while not (self._stopping.is_set() and not self._pending):
-            for key, events in self._selector.select(0 if self._pending else _IDLE_WAIT_S):
-                key.data(events)
-            while self._probes:
-                self._pending.append(self._probes.popleft())
-            if self._pending:
-                self._step()
-            self._counters.tick(self._clock.monotonic_ns())
-        self._close()
+        try:
+            while self._turn():
+                pass
+        except Exception:
+            # Outermost: the connections must close and the log must say why.
+            logger.exception("the replica's loop failed", model=self._runner.version.key)
+        finally:
+            self._close()
+
+    def _turn(self) -> bool:
+        """Reads, runs one batch, answers. False when it was told to stop and nothing is left."""
+        # Looked at before the sockets: what they hold by now is read, and handed back, below.
+        stopping = self._stopping.is_set()
+        wait_s = 0 if self._pending or (stopping and not self._unsent()) else _IDLE_WAIT_S
+        for key, events in self._selector.select(wait_s):
+            key.data(events)
+        while self._probes:
+            self._pending.append(self._probes.popleft())
+        if self._pending:
+            self._step()
+        self._counters.tick(self._clock.monotonic_ns())
+        return not self._abandoned and (not stopping or bool(self._pending) or self._unsent())
+
+    def _unsent(self) -> bool:
+        return any(connection.unsent for connection in self._connections)
 
     def _step(self) -> None:
         """Runs one batch: form, run, split, answer."""
@@ -238,15 +270,18 @@ class ReplicaListener:
         inputs = merge_inputs(slices)
         rows = len(inputs[0])
         queue_ns = start_ns - min(s.frame.arrived_ns for s in slices)
-        self._counters.run_started_ns = start_ns
+        self._run_started_ns = start_ns
         outputs, failures = self._run(inputs)
+        self._run_started_ns = None
+        if self._abandoned:
+            return
         end_ns = self._clock.monotonic_ns()
-        self._counters.run_started_ns = 0
         self._counters.ran(rows=rows, run_ns=end_ns - start_ns, queue_ns=queue_ns)
         self._counters.failures += len(failures)
         self._batch_id += 1
+        queue_us, run_us = queue_ns // 1000, (end_ns - start_ns) // 1000
         part = BatchPart(
-            rows, self._batch_id, rows, 0, queue_ns // 1000, (end_ns - start_ns) // 1000
+            rows, self._batch_id, rows, 0, min(queue_us, _MAX_US), min(run_us, _MAX_US)
         )
         for frame in split_outputs(slices, outputs, failures, part):
             frame.reply(frame.answer())
@@ -263,33 +298,26 @@ class ReplicaListener:
             terminated = isinstance(error, _Terminated)
             reason = RowFailure.EXPIRED if terminated else RowFailure.INVALID_OUTPUT
             logger.warning("batch failed", model=version.key, rows=rows, error=str(error))
-            return failed_outputs(version, rows), dict.fromkeys(range(rows), reason)
+            return [], dict.fromkeys(range(rows), reason)
 
     def _run_once(self, inputs: Sequence[Array]) -> list[Array]:
         try:
             return self._runner.run(inputs)
         except ModelFailed as error:
-            if self._counters.terminated:
-                self._counters.terminated = False
+            if self._abandoned or self._overdue_ns == self._run_started_ns is not None:
                 raise _Terminated(error.message) from error
             raise
+        except Exception as error:
+            # A runner translates its own failures; what it forgot must not end the loop.
+            logger.exception("the runner failed", model=self._runner.version.key)
+            raise ModelFailed("the runner failed in an unexpected way") from error
 
     def _expire(self, now_ns: int) -> None:
-        """Answers frames whose time has passed without running them."""
+        """Answers frames whose time has passed without running them, or the rest of them."""
         for frame in [frame for frame in self._pending if frame.deadline_ns < now_ns]:
-            if frame.taken_rows:
-                continue
             self._pending.remove(frame)
-            rows = frame.batch.rows
-            self._counters.expired_rows += rows
-            frame.reply(
-                BatchAnswer(
-                    rows,
-                    (),
-                    (BatchPart(rows, 0, 0, 0, 0, 0),),
-                    dict.fromkeys(range(rows), RowFailure.EXPIRED),
-                )
-            )
+            self._counters.expired_rows += frame.batch.rows - frame.answered_rows
+            frame.reply(frame.expire())
 
     def _trace(self, slices: Sequence[Slice], *, start_ns: int, end_ns: int, failed: bool) -> None:
         if self._tracing is None:
@@ -314,7 +342,8 @@ class ReplicaListener:
     # -- sockets ---------------------------------------------------------------------------------
 
     def _accept(self, _events: int) -> None:
-        with contextlib.suppress(BlockingIOError):
+        # OSError: the peer has gone already, or there is no descriptor left; the loop goes on.
+        with contextlib.suppress(OSError):
             peer, _ = self._listening.accept()
             connection = FrameConnection(
                 peer,
@@ -325,6 +354,7 @@ class ReplicaListener:
                 closed=self._connections.discard,
             )
             self._connections.add(connection)
+            connection.greet()
 
     def _received(self, connection: FrameConnection, frame_id: int, batch: RowBatch) -> None:
         if self._stopping.is_set():
@@ -340,8 +370,9 @@ class ReplicaListener:
         self._pending.append(PendingFrame(batch, arrays, now_ns, deadline_ns, reply))
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            self._wake_writer.send(b"\0")
+        if self._thread.is_alive():
+            with contextlib.suppress(OSError):
+                self._wake_writer.send(b"\0")
 
     def _woken(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -350,22 +381,24 @@ class ReplicaListener:
     def _close(self) -> None:
         for connection in list(self._connections):
             connection.close()
-        self._selector.unregister(self._listening)
         self._listening.close()
         self._selector.close()
         self._wake_reader.close()
         self._wake_writer.close()
-        self._drained.set()
+        self._ended.set()
 
     # -- the watchdog ----------------------------------------------------------------------------
 
     def _watch(self) -> None:
         """Terminates a run that has lasted too long; sleeps otherwise."""
         period_s = min(1.0, self._run_timeout_ns / 4e9)
-        while not self._drained.wait(period_s):
-            started_ns = self._counters.run_started_ns
-            if started_ns and self._clock.monotonic_ns() - started_ns > self._run_timeout_ns:
-                self._counters.terminated = True
+        while not self._ended.wait(period_s):
+            started_ns = self._run_started_ns
+            if started_ns is None:
+                continue
+            if self._clock.monotonic_ns() - started_ns > self._run_timeout_ns:
+                # Names the run that is meant: the next one must not be taken for it.
+                self._overdue_ns = started_ns
                 self._runner.terminate()
 
     def _rehearse(self, rows: int) -> float:
@@ -381,6 +414,8 @@ class ReplicaListener:
         cost_ns = self._cost_ns()
         slices = form_batch(self._pending, max_rows=rows)
         outputs, failures = self._run(merge_inputs(slices))
+        if failures:
+            raise ModelFailed(f"{self._runner.version.key} fails on {rows} sample rows")
         part = BatchPart(rows, 0, rows, 0, 0, 0)
         for frame in split_outputs(slices, outputs, failures, part):
             frame.reply(frame.answer())
@@ -391,41 +426,19 @@ class _Terminated(OutputInvalid):
     """A run that was ended by the watchdog: not bisected, it would hang again."""
 
 
-class _Counters:
-    """Plain numbers of one replica; written by its thread, read by others."""
-
-    def __init__(self) -> None:
-        self.batches = 0
-        self.rows = 0
-        self.failures = 0
-        self.expired_rows = 0
-        self.run_ns = 0
-        self.run_started_ns = 0
-        self.terminated = False
-        self.busy_fraction = 0.0
-        self.batch_sizes: dict[int, int] = dict.fromkeys(SIZES, 0)
-        self._queue_ns: deque[int] = deque(maxlen=256)
-        self._window_start_ns = 0
-        self._window_run_ns = 0
-
-    def ran(self, *, rows: int, run_ns: int, queue_ns: int) -> None:
-        self.batches += 1
-        self.rows += rows
-        self.run_ns += run_ns
-        self._window_run_ns += run_ns
-        self._queue_ns.append(queue_ns)
-        bound = next((size for size in SIZES if rows <= size), SIZES[-1])
-        self.batch_sizes[bound] += 1
-
-    def tick(self, now_ns: int) -> None:
-        elapsed_ns = now_ns - self._window_start_ns
-        if elapsed_ns >= _BUSY_WINDOW_NS:
-            self.busy_fraction = min(1.0, self._window_run_ns / elapsed_ns)
-            self._window_start_ns, self._window_run_ns = now_ns, 0
-
-    def p95_queue_ms(self) -> float:
-        waits = sorted(self._queue_ns.copy())
-        return waits[int(0.95 * (len(waits) - 1))] / 1e6 if waits else 0.0
+def _bind(path: Path) -> socket.socket:
+    """A listening socket that only this user can reach."""
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(str(path))
+        path.chmod(0o600)
+        listening.listen(128)
+    except OSError:
+        listening.close()
+        raise
+    listening.setblocking(False)
+    return listening
 
 
 def _sample(version: ModelVersion, *, rows: int) -> list[Array]:

@@ -28,9 +28,12 @@ from serving.errors import ModelFailed, OutputInvalid
 Run = Callable[[Sequence[Array]], list[Array]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PendingFrame:
-    """A frame between its arrival and its answer. Times are monotonic nanoseconds."""
+    """A frame between its arrival and its answer. Times are monotonic nanoseconds.
+
+    outputs: of each run that held rows of it, None where every one of those rows failed.
+    """
 
     batch: RowBatch
     arrays: tuple[Array, ...]
@@ -38,7 +41,7 @@ class PendingFrame:
     deadline_ns: int
     reply: Callable[[BatchAnswer], object]
     taken_rows: int = 0
-    outputs: list[list[Array]] = field(default_factory=list)
+    outputs: list[list[Array] | None] = field(default_factory=list)
     parts: list[BatchPart] = field(default_factory=list)
     failures: dict[int, RowFailure] = field(default_factory=dict)
     answered_rows: int = 0
@@ -52,15 +55,26 @@ class PendingFrame:
 
         Pieces that ran apart and came back in different shapes are nobody's answer.
         """
-        rows = self.batch.rows
-        parts = tuple(self.parts)
-        columns = list(zip(*self.outputs, strict=True))
-        if any(len({piece.shape[1:] for piece in pieces}) > 1 for pieces in columns):
+        rows, parts = self.batch.rows, tuple(self.parts)
+        good = [pieces for pieces in self.outputs if pieces is not None]
+        if not good:
+            return BatchAnswer(rows, (), parts, self.failures)
+        if not _alike(good):
             invalid = dict.fromkeys(range(rows), RowFailure.INVALID_OUTPUT)
             return BatchAnswer(rows, (), parts, invalid)
-        if len(self.failures) == rows:
-            return BatchAnswer(rows, (), parts, self.failures)
-        return BatchAnswer(rows, tuple(map(_block, columns)), parts, self.failures)
+        whole = [
+            [_zeros_like(output, part.rows) for output in good[0]] if pieces is None else pieces
+            for pieces, part in zip(self.outputs, parts, strict=True)
+        ]
+        outputs = tuple(map(_block, zip(*whole, strict=True)))
+        return BatchAnswer(rows, outputs, parts, self.failures)
+
+    def expire(self) -> BatchAnswer:
+        """The answer to a frame whose time passed before all its rows ran: none of them counts."""
+        rows = self.batch.rows
+        rest = BatchPart(rows - self.answered_rows, 0, 0, 0, 0, 0)
+        expired = dict.fromkeys(range(rows), RowFailure.EXPIRED)
+        return BatchAnswer(rows, (), (*self.parts, rest), expired)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +153,8 @@ def _bisect(
         left = [_zeros_like(output, middle) for output in right]
     elif len(more) == len(right[0]):
         right = [_zeros_like(output, len(more)) for output in left]
+    elif not _alike((left, right)):
+        raise OutputInvalid("the model answered halves of a batch in different shapes")
     failures |= {row + middle: failure for row, failure in more.items()}
     return [np.concatenate(pair) for pair in zip(left, right, strict=True)], failures
 
@@ -155,9 +171,11 @@ def _zeros(version: ModelVersion) -> list[Array]:
     ]
 
 
-def failed_outputs(version: ModelVersion, rows: int) -> list[Array]:
-    """Zeros for rows that have no answer, in the declared form."""
-    return [np.repeat(zeros, rows, axis=0) for zeros in _zeros(version)]
+def _alike(runs: Sequence[Sequence[Array]]) -> bool:
+    """Whether the outputs of several runs have rows of the same shapes."""
+    return all(
+        len({output.shape[1:] for output in column}) == 1 for column in zip(*runs, strict=True)
+    )
 
 
 def split_outputs(
@@ -168,18 +186,21 @@ def split_outputs(
 ) -> list[PendingFrame]:
     """Hands every slice its rows; returns the frames that are now complete.
 
-    part: what is the same for the whole batch; rows and position are filled in per slice.
+    outputs: not looked at for a slice whose rows all failed. part: what is the same for the whole
+    batch; rows and position are filled in per slice.
     """
     complete = []
     position = 0
     for s in slices:
         count = s.stop - s.start
         frame = s.frame
-        frame.outputs.append([output[position : position + count] for output in outputs])
+        own = {row - position: f for row, f in failures.items() if 0 <= row - position < count}
+        failed = len(own) == count
+        cut = None if failed else [output[position : position + count] for output in outputs]
+        frame.outputs.append(cut)
         frame.parts.append(
             BatchPart(count, part.batch_id, part.batch_rows, position, part.queue_us, part.run_us)
         )
-        own = {row - position: f for row, f in failures.items() if 0 <= row - position < count}
         frame.failures |= {row + s.start: failure for row, failure in own.items()}
         frame.answered_rows += count
         position += count

@@ -4,7 +4,7 @@ import pytest
 
 from serving.predictionlog.query import Query
 from serving.predictionlog.verification import Finding, verify
-from tests.logs import SETTINGS, a_committer, frames_of, newest_segment, read_all, sequences
+from tests.logs import NOW_NS, SETTINGS, a_committer, frames_of, newest_segment, read_all, sequences
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def log(tmp_path: Path) -> Path:
 def damage_record(segment: Path, sequence: int, *, at: int = 30) -> int:
     """Flips a bit of the record; the offset of its frame."""
     data = bytearray(segment.read_bytes())
-    offset = data.index(sequence.to_bytes(8, "little") + b"\x00\x00\xe0", 256) - 8
+    offset = data.index(sequence.to_bytes(8, "little") + NOW_NS.to_bytes(8, "little")) - 8
     data[offset + at] ^= 1
     segment.write_bytes(data)
     return offset
@@ -81,16 +81,17 @@ def test_a_missing_segment_is_damage(log: Path) -> None:
 
 
 def test_a_replaced_segment_is_damage(log: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A sound segment of another log in the place of one of ours is found by its successor."""
+    """A sound segment of another log in the place of ours contradicts both of its neighbours."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     for _ in range(2):
         a_committer(elsewhere).close()
     second = sorted(log.glob("*.segment"))[1]
     second.write_bytes(sorted(elsewhere.glob("*.segment"))[1].read_bytes())
 
-    reasons = [finding.reason for finding in verify(log).damage]
+    found = {(finding.file, finding.reason) for finding in verify(log).damage}
 
-    assert reasons == ["not the seal that the successor names"]
+    reason = "not the seal that the successor names"
+    assert found == {("00000001.segment", reason), ("00000002.segment", reason)}
 
 
 def test_a_cut_sealed_segment_is_damage(log: Path) -> None:

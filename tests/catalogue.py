@@ -1,0 +1,92 @@
+"""A models folder for whole-path tests: tiny models whose answers and running times are chosen.
+
+`doubler` version 1 answers 2 * x and its candidate, version 2, answers 3 * x; `twin` is version 1
+under a second name. x is FP32 [rows, 2]. A run takes as many turns of a loop in the graph as the
+largest number in it, so that the caller decides how long it lasts: `SLOW` is some tenths of a second.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+SLOW: Final = 1_000_000.0
+FACTORS: Final = {"1": 2.0, "2": 3.0}
+
+DOUBLER: Final = {"model": "doubler", "stable": "1", "shadows": ["2"]}
+TWIN: Final = {"model": "twin", "stable": "1"}
+
+
+def write_models(folder: Path) -> Path:
+    """Makes `folder` a models folder and returns it."""
+    for model, versions in (("doubler", ("1", "2")), ("twin", ("1",))):
+        home = folder / model
+        home.mkdir(parents=True)
+        graphs = {version: multiplying(FACTORS[version]) for version in versions}
+        for version, content in graphs.items():
+            (home / f"{version}.onnx").write_bytes(content)
+        (home / "model.yaml").write_text(yaml.safe_dump(_specification(model, graphs)))
+    return folder
+
+
+def multiplying(factor: float) -> bytes:
+    """y = factor * x, after as many turns of an empty loop as the largest number in x."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["again"], ["once_more"]),
+            helper.make_node("Identity", ["before"], ["after"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("once_more", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["turns"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["turns", "", "x"], ["same"], body=body),
+        helper.make_node("Mul", ["same", "factor"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 2])],
+        [numpy_helper.from_array(np.array(factor, dtype=np.float32), "factor")],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _specification(model: str, graphs: dict[str, bytes]) -> dict[str, Any]:
+    made = "made by tests/catalogue.py"
+    return {
+        "model": model,
+        "owner": "tests",
+        "description": "Multiplies.",
+        "task": "arithmetic",
+        "licence": "Apache-2.0",
+        "source": made,
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
+        "versions": [
+            {
+                "version": version,
+                "file": f"{version}.onnx",
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "description": f"x times {FACTORS[version]:g}",
+                "provenance": made,
+            }
+            for version, content in graphs.items()
+        ],
+    }

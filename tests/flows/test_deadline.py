@@ -1,0 +1,39 @@
+from serving.core.predictions import Fate
+from tests.catalogue import SLOW
+from tests.places import Place, a_row
+
+DEADLINE_US = 60_000
+
+
+async def test_late_answer_is_a_504_and_a_timeout_in_the_log(place: Place) -> None:
+    """The deadline that the caller named passes while the model runs: told, recorded, counted."""
+    async with place.client() as client:
+        answer = await client.post(
+            "/v2/models/twin/infer", json=a_row(SLOW, timeout=DEADLINE_US) | {"id": "late"}
+        )
+
+    body = answer.json()
+    record = place.record(body["request_id"])
+    assert (answer.status_code, body["code"]) == (504, "deadline_exceeded")
+    assert record is not None
+    assert (record.fate, record.reason) == (Fate.TIMEOUT, "deadline_exceeded")
+    assert (record.request_id, record.outputs) == ("late", ())
+    assert record.total_us >= DEADLINE_US
+
+
+async def test_neighbours_of_a_late_request_are_answered(place: Place) -> None:
+    """After a deadline passed, the same model answers those that can wait."""
+    async with place.client() as client:
+        await client.post("/v2/models/twin/infer", json=a_row(SLOW, timeout=DEADLINE_US))
+        answer = await client.post("/v2/models/twin/infer", json=a_row(1, timeout=20_000_000))
+
+    assert answer.json()["outputs"][0]["data"] == [2.0, 0.0]
+
+
+async def test_header_names_a_deadline_too(place: Place) -> None:
+    """`serving-timeout-ms` counts for callers whose body is not theirs to change."""
+    async with place.client() as client:
+        client.headers["serving-timeout-ms"] = "50"
+        answer = await client.post("/v2/models/twin/infer", json=a_row(SLOW))
+
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")

@@ -1,0 +1,190 @@
+"""Where whole-path tests run: in this process, or against an instance in processes of its own.
+
+A story asks its `Place` for a client and for the records, and so is told once for both.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import numpy as np
+
+from serving.access.issuer import LocalIssuer
+from serving.app.directory import DataDirectory
+from serving.app.worker import Worker
+from serving.control.desired import Places, read_desired
+from serving.core.clock import SystemClock
+from serving.core.predictions import PredictionRecord
+from serving.core.principals import Role
+from serving.core.tensors import Array
+from serving.core.traffic import ReplicaEndpoint, Snapshot
+from serving.inference.hosting import Load
+from serving.inference.listener import ReplicaListener
+from serving.inference.plans import ApplicationPlan, socket_path
+from serving.inference.session import OnnxSession
+from serving.predictionlog.query import Query, Search
+from serving.settings import AccessSettings, Settings
+from tests.catalogue import DOUBLER, TWIN, write_models
+from tests.instances import free_ports
+
+PATIENCE_S: Final = 20.0
+PAUSE_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An instance as its callers and the readers of its log see it."""
+
+    url: str
+    data_dir: Path
+
+    def authorization(self, subject: str = "tester", role: Role = Role.CALLER) -> dict[str, str]:
+        issuer = LocalIssuer.open(self.data_dir / "keys", AccessSettings(), SystemClock())
+        return {"Authorization": f"Bearer {issuer.issue(subject=subject, roles=[role])}"}
+
+    def client(self, subject: str = "tester", role: Role = Role.CALLER) -> httpx.AsyncClient:
+        """A client with a token; its owner closes it."""
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers=self.authorization(subject, role),
+            timeout=PATIENCE_S,
+            verify=False,  # noqa: S501 - there is no TLS, and reading certificates takes long
+        )
+
+    def records(self) -> list[PredictionRecord]:
+        """All that the log holds now."""
+        return list(Search(self.data_dir / "log", Query()).records())
+
+    def record(self, prediction_id: str) -> PredictionRecord | None:
+        """The one record with this id; None while there is none."""
+        query = Query(prediction_id=prediction_id)
+        found = list(Search(self.data_dir / "log", query).records())
+        assert len(found) <= 1, f"{len(found)} records of one prediction"
+        return found[0] if found else None
+
+
+class InProcess:
+    """A gateway worker on the running loop, its replicas in threads; no control process.
+
+    Built on the loop; ended by `aclose`, which may be called by the test, too.
+    """
+
+    def __init__(self, folder: Path, *, load: Load = OnnxSession.load, **groups: Any) -> None:
+        """load: how sessions come about. groups: settings, such as `log={"segment_bytes": …}`."""
+        http, grpc, metrics, control = free_ports(4)
+        self.directory = DataDirectory.at(folder / "data")
+        ports = {"http": http, "grpc": grpc, "metrics": metrics, "control": control}
+        values: dict[str, Any] = {name: {"port": port} for name, port in ports.items()}
+        values |= {
+            "data_dir": self.directory.root,
+            "models_dir": write_models(folder / "models"),
+            "inference": {"engine": "local", "device": "cpu"},
+            "deployments": [DOUBLER, TWIN],
+        }
+        for name, group in groups.items():
+            values[name] = {**values.get(name, {}), **group}
+        self.settings = Settings.model_validate(values)
+        self.place = Place(f"http://127.0.0.1:{http}", self.directory.root)
+        self._load = load
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Returns when every version has a connected replica."""
+        self._stack.enter_context(self.directory.locked())
+        self.directory.prepare()
+        self.worker = Worker(self.settings, 0)
+        desired = read_desired(self.settings, self._places())
+        self.listeners = {plan.key: self._listen(plan) for plan in desired.plans}
+        await self.worker.start()
+        self._stack.push_async_callback(self.worker.aclose)
+        self.snapshot = Snapshot(
+            epoch=1,
+            versions=desired.versions,
+            policies=desired.policies,
+            endpoints=tuple(_endpoint(plan) for plan in desired.plans),
+        )
+        self.worker.apply(self.snapshot)
+        await eventually(lambda: self.worker.not_ready() is None)
+
+    async def aclose(self) -> None:
+        """Drains and stops everything. Harmless when repeated."""
+        await self._stack.aclose()
+
+    def _places(self) -> Places:
+        directory = self.directory
+        return Places(directory.replica_sockets, directory.keys, directory.logs)
+
+    def _listen(self, plan: ApplicationPlan) -> ReplicaListener:
+        order, settings = plan.order, self.settings
+        session = self._load(order.version, Path(order.artifact), settings=settings.inference)
+        listener = ReplicaListener(
+            session,
+            replica=_replica(plan),
+            path=socket_path(order, _replica(plan)),
+            channel=settings.channel,
+            run_timeout_s=settings.inference.run_timeout_s,
+            clock=SystemClock(),
+        )
+        listener.start()
+        self._stack.callback(listener.stop)
+        return listener
+
+
+async def eventually(condition: Callable[[], object], *, within_s: float = PATIENCE_S) -> None:
+    """Returns once `condition` holds; fails when it does not in time."""
+
+    async def asked() -> object:
+        return condition()
+
+    await eventually_async(asked, within_s=within_s)
+
+
+async def eventually_async(
+    condition: Callable[[], Awaitable[object]], *, within_s: float = PATIENCE_S
+) -> None:
+    """`eventually` for a question that must be awaited."""
+    async with asyncio.timeout(within_s):
+        while not await condition():
+            await asyncio.sleep(PAUSE_S)
+
+
+def wait_until(condition: Callable[[], object], *, within_s: float = PATIENCE_S) -> None:
+    """`eventually` without a loop."""
+    clock, never = SystemClock(), threading.Event()
+    end_ns = clock.monotonic_ns() + round(within_s * 1e9)
+    while not condition():
+        assert clock.monotonic_ns() < end_ns, f"not within {within_s:g} s"
+        never.wait(PAUSE_S)
+
+
+def a_row(first: float, second: float = 0.0, **parameters: object) -> dict[str, Any]:
+    """A request body with one row, as JSON. parameters: of the request."""
+    tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [first, second]}
+    return {"inputs": [tensor], **({"parameters": parameters} if parameters else {})}
+
+
+def rows_of(record: PredictionRecord, kind: str = "outputs") -> list[list[float]]:
+    """A recorded tensor as lists; `kind` is inputs or outputs."""
+    (tensor,) = getattr(record, kind)
+    array: Array = tensor.array
+    return np.asarray(array, dtype=float).tolist()  # type: ignore[no-any-return]  # numpy's
+
+
+def _replica(plan: ApplicationPlan) -> str:
+    return plan.key.replace("@", "-")
+
+
+def _endpoint(plan: ApplicationPlan) -> ReplicaEndpoint:
+    version = plan.order.version
+    return ReplicaEndpoint(
+        replica=_replica(plan),
+        model=version.model,
+        version=version.version,
+        address=f"unix:{socket_path(plan.order, _replica(plan))}",
+        node="here",
+    )
