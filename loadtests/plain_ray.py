@@ -3,10 +3,13 @@
     python -m loadtests.plain_ray ARTIFACT --port PORT --folder FOLDER
 
 One deployment class, `@serve.batch` with at most 64 rows and 2 ms of waiting, JSON in and out,
-behind Serve's own HTTP proxy, on a Ray cluster of its own. Everything is at its default but the
-addresses, which stay on loopback, and the dashboard, which is left out because it only costs the
-peer. ONNX Runtime has the options that ours has: one thread that does not spin. It neither
-authenticates nor records anything.
+behind Serve's own HTTP proxy, on a Ray cluster of its own. It neither authenticates callers nor
+records anything. What is not at its default:
+
+- `max_ongoing_requests`: with the default of 5 a batch never fills, and Serve's router backs off so
+  long that 64 connections get 10 requests per second instead of 300. That peer would be no match.
+- no dashboard, which would only cost the peer; addresses and the cluster's token stay private.
+- ONNX Runtime has the options that ours has: one thread that does not spin.
 
 Prints `ready` when it answers and runs until SIGTERM. No process outlives it.
 """
@@ -14,6 +17,7 @@ Prints `ready` when it answers and runs until SIGTERM. No process outlives it.
 import argparse
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -33,9 +37,10 @@ from serving.app.descendants import become_subreaper, kill_descendants
 LOOPBACK: Final = "127.0.0.1"
 MAX_BATCH_SIZE: Final = 64
 BATCH_WAIT_S: Final = 0.002
+MAX_ONGOING_REQUESTS: Final = 2 * MAX_BATCH_SIZE
 
 
-@serve.deployment
+@serve.deployment(max_ongoing_requests=MAX_ONGOING_REQUESTS)
 class PlainModel:
     """Answers the same JSON as the product to the same JSON, one row per request."""
 
@@ -74,14 +79,21 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     stopping.wait()
-    serve.shutdown()
+    serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
     ray.shutdown()
     kill_descendants()
 
 
 def _serve(artifact: Path, *, port: int, folder: Path) -> None:
-    # Without this Ray would listen on the machine's address instead of on loopback.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    os.environ.update(
+        RAY_AUTH_TOKEN_PATH=str(token),
+        # Otherwise Ray listens on the machine's address instead of on loopback.
+        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+        RAY_USAGE_STATS_ENABLED="0",
+    )
     ray.init(
         address="local",
         include_dashboard=False,

@@ -4,6 +4,7 @@
     ├── CallerError              the request must change before it can succeed
     │   ├── RequestInvalid           invalid_request
     │   │   ├── JsonInvalid              invalid_json
+    │   │   │   └── NonFiniteLiteral         non_finite_literal (NaN or Infinity as JSON)
     │   │   ├── JsonTooDeep              json_too_deep
     │   │   ├── ShapeInvalid             invalid_shape
     │   │   ├── ShapeOverflow            shape_overflow
@@ -89,6 +90,10 @@ class RequestInvalid(CallerError):
 
 class JsonInvalid(RequestInvalid):
     code = "invalid_json"
+
+
+class NonFiniteLiteral(JsonInvalid):
+    code = "non_finite_literal"
 
 
 class JsonTooDeep(RequestInvalid):

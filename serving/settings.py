@@ -188,6 +188,8 @@ class ShadowSettings(Group):
 
     max_queued_rows: Count = 256
     """Per candidate version and worker; above it a copy is dropped and counted."""
+    max_bytes: Bytes = 64 * 1024 * 1024
+    """Inputs held by all copies for a candidate, waiting or running; above it they are dropped."""
     deadline_s: Seconds = 5.0
     """A copy that waited longer is recorded as `timeout`."""
 

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 SLOW: Final = 1_000_000.0
 FACTORS: Final = {"1": 2.0, "2": 3.0}
 
-DOUBLER: Final = {"model": "doubler", "stable": "1", "shadows": ["2"]}
-TWIN: Final = {"model": "twin", "stable": "1"}
+DOUBLER: Final[dict[str, Any]] = {"model": "doubler", "stable": "1", "shadows": ["2"]}
+TWIN: Final[dict[str, Any]] = {"model": "twin", "stable": "1"}
 
 
 def write_models(folder: Path) -> Path:

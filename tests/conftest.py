@@ -16,6 +16,11 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs Ray comes last, so that everything else runs without one beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+
+
 @pytest.fixture(scope="session")
 def ray_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """The models of `tests.catalogue` on a Ray that is started once; `twin` has two replicas.

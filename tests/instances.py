@@ -71,7 +71,7 @@ class Instance:
         for name, group in groups.items():
             values[name] = {**values.get(name, {}), **group}
         self.config.write_text(yaml.safe_dump(values))
-        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
     def __enter__(self) -> "Instance":
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SERVING_")}
@@ -101,6 +101,7 @@ class Instance:
         """The next event of this kind whose fields have these values; skips others."""
         while True:
             found = self._events.get(timeout=within_s)
+            assert found is not None, f"it ended before {event!r}: {self.complaint()}"
             if found["event"] == event and fields.items() <= found.items():
                 return found
 
@@ -143,3 +144,4 @@ class Instance:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._events.put(json.loads(line))
+        self._events.put(None)

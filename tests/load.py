@@ -50,10 +50,10 @@ class Ledger:
         for record in Search(log, Query(fate=Fate.OK)).records():
             found[record.prediction_id] += 1
             answered = self.acknowledged.get(record.prediction_id)
-            assert answered in (None, float(record.outputs[0].array[0, 0]))  # type: ignore[arg-type]
+            assert answered in (None, float(record.outputs[0].array[0, 0]))
         missing = [each for each in self.acknowledged if not found[each]]
         twice = [each for each, times in found.items() if times > 1]
-        assert ([], []) == (missing, twice), f"of {len(self.acknowledged)} acknowledged"
+        assert (missing, twice) == ([], []), f"of {len(self.acknowledged)} acknowledged"
         assert verify(log).damage == ()
 
 
@@ -81,7 +81,10 @@ class Callers:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         """Lets every caller get its last answer."""
         self._stopping = True

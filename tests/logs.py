@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -70,6 +71,12 @@ def frames_of(*sequences: int, rows: int = 1) -> list[bytes]:
 class QuickFiles(SystemFiles):
     """The real files without waiting for the disk, for tests that do not cut its power."""
 
+    def make_directory(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
     def write(
         self,
         descriptor: int,
@@ -102,6 +109,14 @@ class FaultyFiles(QuickFiles):
             raise OSError(code, errno.errorcode[code])
 
         self._plan[operation, self.calls[operation] + nth] = strike
+
+    def surprise(self) -> None:
+        """The next write fails with something that no file system raises."""
+
+        def strike() -> None:
+            raise RuntimeError("nobody expects this")
+
+        self._plan["write", self.calls["write"] + 1] = strike
 
     def break_down(self, code: int, *operations: str) -> None:
         """Every call fails until `repair`."""
@@ -202,7 +217,7 @@ async def record(log: PredictionLogWriter, *, count: int = 1, rows: int = 1) -> 
     return [request.sequence for request in requests]
 
 
-async def eventually(holds: Callable[[], bool], *, within_s: float = 5.0) -> None:
+async def eventually(holds: Callable[[], bool], *, within_s: float = 20.0) -> None:
     """Returns as soon as `holds`; fails when it does not in time."""
     async with asyncio.timeout(within_s):
         while not holds():  # noqa: ASYNC110 -- what is waited for happens in another thread

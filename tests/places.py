@@ -4,6 +4,7 @@ A story asks its `Place` for a client and for the records, and so is told once f
 """
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -13,8 +14,10 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from serving.access.issuer import LocalIssuer
+from serving.app.descendants import descendants
 from serving.app.directory import DataDirectory
 from serving.app.worker import Worker
 from serving.control.desired import Places, read_desired
@@ -66,6 +69,27 @@ class Place:
         found = list(Search(self.data_dir / "log", query).records())
         assert len(found) <= 1, f"{len(found)} records of one prediction"
         return found[0] if found else None
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """A metric of the first gateway worker, summed over all samples with these labels."""
+        families = text_string_to_metric_families((await self._introspect("/metrics")).decode())
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    async def connected(self, key: str) -> int:
+        """To how many replicas of a version the first gateway worker has a connection."""
+        queues = json.loads(await self._introspect("/status"))["queues"]
+        return int(queues[key]["replicas"])
+
+    async def _introspect(self, path: str) -> bytes:
+        socket = DataDirectory.at(self.data_dir).gateway_socket(0)
+        transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return (await client.get(path)).content
 
 
 class InProcess:
@@ -149,7 +173,7 @@ async def eventually_async(
 ) -> None:
     """`eventually` for a question that must be awaited."""
     async with asyncio.timeout(within_s):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - files and other processes set no event
             await asyncio.sleep(PAUSE_S)
 
 
@@ -160,6 +184,12 @@ def wait_until(condition: Callable[[], object], *, within_s: float = PATIENCE_S)
     while not condition():
         assert clock.monotonic_ns() < end_ns, f"not within {within_s:g} s"
         never.wait(PAUSE_S)
+
+
+def replicas_of(pid: int, key: str) -> list[int]:
+    """Processes of a version's replicas on the Ray of the instance with this process."""
+    commands = {each: _command_of(each) for each in descendants(pid)}
+    return [each for each, it in commands.items() if f"ray::ServeReplica:m:{key}~" in it]
 
 
 def a_row(first: float, second: float = 0.0, **parameters: object) -> dict[str, Any]:
@@ -173,6 +203,13 @@ def rows_of(record: PredictionRecord, kind: str = "outputs") -> list[list[float]
     (tensor,) = getattr(record, kind)
     array: Array = tensor.array
     return np.asarray(array, dtype=float).tolist()  # type: ignore[no-any-return]  # numpy's
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _replica(plan: ApplicationPlan) -> str:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from serving.cli import config, credentials, instance, status
+from serving.cli import config, credentials, instance, log, status
 from serving.cli.output import complain
 from serving.errors import ServingError
 
@@ -24,9 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("up")(instance.up)
-app.command("status")(status.status)
-app.command("token")(credentials.token)
+app.command("up", short_help="Start everything on this machine.")(instance.up)
+app.command("status", short_help="Show what runs.")(status.status)
+app.command("token", short_help="Print a token for a caller or an operator.")(credentials.token)
+app.add_typer(log.app, name="log")
 app.add_typer(config.app, name="config")
 
 

@@ -1,7 +1,6 @@
 """`serving status`."""
 
 import asyncio
-from typing import Any
 
 import msgspec
 
@@ -12,6 +11,7 @@ from serving.cli.options import Config, DataDir, Json, effective
 from serving.cli.output import say, say_json, table
 from serving.control.status import ControlStatus, VersionStatus
 from serving.errors import NotReady
+from serving.predictionlog.counts import LogStatistics
 from serving.settings import Settings
 
 
@@ -31,7 +31,7 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     in_flight: int
     connections: int
     queues: dict[str, QueueStatus]
-    log: dict[str, Any]
+    log: LogStatistics
 
 
 class InstanceStatus(msgspec.Struct, frozen=True):
@@ -104,6 +104,9 @@ def _versions(control: ControlStatus) -> str:
 def _version_row(version: VersionStatus) -> tuple[str, ...]:
     figures = [r.statistics for r in version.replicas if r.statistics is not None]
     busy = sum(each.busy_fraction for each in figures) / len(figures) if figures else 0.0
+    wanted = str(version.min_replicas)
+    if version.max_replicas > version.min_replicas:
+        wanted = f"{version.min_replicas} to {version.max_replicas}"
     devices = {
         p.removesuffix("ExecutionProvider") for r in version.replicas for p in r.providers[:1]
     }
@@ -112,7 +115,7 @@ def _version_row(version: VersionStatus) -> tuple[str, ...]:
         version.version,
         version.role,
         version.state,
-        f"{len(version.replicas)}/{version.min_replicas}",
+        f"{len(version.replicas)} of {wanted}",
         str(sum(each.rows for each in figures)),
         f"{busy:.0%}",
         ",".join(sorted(devices)) or "-",
@@ -139,5 +142,11 @@ def _gateways(gateways: dict[str, GatewayStatus | None]) -> str:
     return table(("GATEWAY", "READY", "CONNECTIONS", "IN FLIGHT", "QUEUED ROWS", "LOG"), rows)
 
 
-def _log_position(log: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in log.items())
+def _log_position(log: LogStatistics) -> str:
+    text = f"{log.records} records, {log.bytes / 2**20:.1f} MiB, {log.pending_records} pending"
+    troubles = [
+        f"{log.failed_records} failed" if log.failed_records else "",
+        f"{log.suspect_segments} suspect segments" if log.suspect_segments else "",
+        f"refuses: {log.refusal}" if log.refusal else "",
+    ]
+    return ", ".join([text, *(trouble for trouble in troubles if trouble)])

@@ -55,7 +55,8 @@ class SpanLink:
 class RowBatch:
     """Rows of one model version and one shape that travel together.
 
-    budget_us: how long an answer is worth anything, from now; 0 means no limit.
+    budget_us: how long an answer is worth anything, from when it is sent; 0 means no limit.
+    sent_us: when that was, by the sender's monotonic clock modulo 2**32; 0 where ends share no clock.
     """
 
     digest: Digest
@@ -63,6 +64,7 @@ class RowBatch:
     tensors: tuple[TensorBlock, ...]
     budget_us: int = 0
     links: tuple[SpanLink, ...] = ()
+    sent_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

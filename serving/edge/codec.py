@@ -12,6 +12,7 @@ outputs keep every bit.
 
 import itertools
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -22,12 +23,15 @@ import orjson
 
 from serving.core.batches import Buffer, TensorBlock
 from serving.core.models import ModelVersion
-from serving.core.tensors import MAX_ELEMENTS, TensorSpecification
+from serving.core.tensors import MAX_ELEMENTS, MAX_RANK, TensorSpecification
 from serving.errors import (
+    BodyTooLarge,
     DataShapeMismatch,
     DatatypeMismatch,
+    DeadlineExceeded,
     JsonInvalid,
     JsonTooDeep,
+    NonFiniteLiteral,
     NotFound,
     ParameterInvalid,
     RequestInvalid,
@@ -38,6 +42,11 @@ from serving.errors import (
 from serving.gateway.calls import Call, InferenceRequest
 
 MAX_ID_BYTES: Final = 256
+MAX_TENSOR_BYTES: Final = 64 * 1024 * 1024
+"""Of one input, counted in its datatype: JSON digits can be shorter than what they stand for."""
+
+_LONGEST_TIMEOUT_US: Final = 10**12
+_NON_FINITE: Final = re.compile(rb"[\[,:]\s*-?(?:NaN|Infinity)\b")
 _MAX_PACKERS: Final = 256
 _PACK_ELEMENTS: Final = 4096
 _FORMATS: Final = {
@@ -46,7 +55,7 @@ _FORMATS: Final = {
     "FP16": "e", "FP32": "f", "FP64": "d",
 }  # fmt: skip
 
-Parameters = dict[str, Any]
+Parameters = dict[str, bool | int | float | str | None]
 
 
 class _Input(msgspec.Struct, gc=False):
@@ -81,23 +90,31 @@ class _Tensor:
         self.format = _FORMATS[declared.datatype]
         self.item_bytes = declared.dtype.itemsize
         self.row_shape = declared.row_shape
-        self.row_dimensions = list(declared.row_shape)
+        row_elements = declared.row_elements
+        # None equals no shape: a row that may vary is always looked at closely.
+        self._row_dimensions = None if row_elements is None else list(declared.row_shape)
+        most = min(MAX_ELEMENTS, MAX_TENSOR_BYTES // self.item_bytes)
+        self._max_rows = most // row_elements if row_elements else 0
         self._decode_flat = _list_decoder(self.format, 1)
         self._nested_decoders: dict[int, Callable[[Buffer], list[Any]]] = {}
         self._packers: dict[int, Callable[..., bytes]] = {}
 
     def row_shape_of(self, shape: list[int]) -> tuple[int, ...]:
-        """The concrete row shape. Raises ShapeInvalid or ShapeOverflow."""
-        if shape[1:] == self.row_dimensions and 0 < shape[0] <= MAX_ELEMENTS:
+        """The concrete row shape. Raises ShapeInvalid, ShapeOverflow or BodyTooLarge."""
+        if shape and shape[1:] == self._row_dimensions and 0 < shape[0] <= self._max_rows:
             return self.row_shape
         declared = self.declared
-        if any(size < 0 for size in shape) or not shape or not shape[0]:
-            raise ShapeInvalid(f"input {declared.name}: dimensions must be positive")
+        if not 0 < len(shape) <= MAX_RANK or min(shape) < 1:
+            raise ShapeInvalid(
+                f"input {declared.name}: a shape has 1 to {MAX_RANK} dimensions, each at least 1"
+            )
         if math.prod(shape) > MAX_ELEMENTS:
             raise ShapeOverflow(f"input {declared.name}: at most {MAX_ELEMENTS} elements")
         if not declared.admits(tuple(shape)):
             wanted = list(declared.shape)
             raise ShapeInvalid(f"input {declared.name} must have shape {wanted}, -1 may vary")
+        if math.prod(shape) * self.item_bytes > MAX_TENSOR_BYTES:
+            raise BodyTooLarge(f"input {declared.name}: at most {MAX_TENSOR_BYTES} bytes")
         return tuple(shape[1:])
 
     def pack(self, raw: msgspec.Raw, shape: list[int]) -> bytes:
@@ -118,11 +135,9 @@ class _Tensor:
         """The elements, row-major; flat data first, because that is what clients send."""
         try:
             return self._decode_flat(raw)
-        except msgspec.ValidationError as error:
-            if len(shape) == 1:
-                raise self._not_numbers() from error
-        except RecursionError as error:
-            raise JsonTooDeep("the JSON is nested too deeply") from error
+        except msgspec.DecodeError as error:
+            if len(shape) == 1 or not len(raw):
+                raise self._unreadable(raw, error) from error
         return self._nested_values(raw, shape)
 
     def _nested_values(self, raw: msgspec.Raw, shape: list[int]) -> list[Any]:
@@ -131,10 +146,8 @@ class _Tensor:
             decode = self._nested_decoders[len(shape)] = _list_decoder(self.format, len(shape))
         try:
             values = decode(raw)
-        except msgspec.ValidationError as error:
-            raise self._not_numbers() from error
-        except RecursionError as error:
-            raise JsonTooDeep("the JSON is nested too deeply") from error
+        except msgspec.DecodeError as error:
+            raise self._unreadable(raw, error) from error
         if len(values) != shape[0]:
             raise self._mismatch(shape[0], len(values))
         for size in shape[1:]:
@@ -145,8 +158,14 @@ class _Tensor:
             values = list(itertools.chain.from_iterable(values))
         return values
 
-    def _not_numbers(self) -> DatatypeMismatch:
+    def _unreadable(self, raw: msgspec.Raw, error: msgspec.DecodeError) -> RequestInvalid:
+        """What is wrong with data that are no array of our datatype."""
         name, datatype = self.declared.name, self.declared.datatype
+        if not len(raw):
+            return DataShapeMismatch(f"input {name} has no data")
+        reason = str(error)
+        if "out of range" in reason or (datatype == "BOOL" and "got `int`" in reason):
+            return ValueOutOfRange(f"input {name}: a value does not fit {datatype}")
         return DatatypeMismatch(f"input {name}: data must be an array of {datatype} values")
 
     def _packer(self, count: int) -> Callable[..., bytes]:
@@ -240,7 +259,7 @@ class Signature:
         return found
 
     def _wanted(self, message: _Message) -> Sequence[tuple[int, bool]] | None:
-        binary_all = bool(message.parameters and message.parameters.get("binary_data_output"))
+        binary_all = _flag(message.parameters, "binary_data_output", default=False)
         if not message.outputs:
             return [(i, True) for i in range(len(self._names))] if binary_all else None
         wanted: dict[int, bool] = {}
@@ -250,7 +269,7 @@ class Signature:
                 raise NotFound(f"outputs are {', '.join(self._outputs)}")
             if index in wanted:
                 raise RequestInvalid("an output may be requested only once")
-            wanted[index] = bool((output.parameters or {}).get("binary_data", binary_all))
+            wanted[index] = _flag(output.parameters, "binary_data", default=binary_all)
         return list(wanted.items())
 
     # -- encoding --------------------------------------------------------------------------------
@@ -331,18 +350,23 @@ def _parse(part: memoryview) -> _Message:
             raise ShapeInvalid(f"not a shape: {str(error)[:160]}") from error
         raise RequestInvalid(f"not an inference request: {str(error)[:160]}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if _NON_FINITE.search(part):
+            raise NonFiniteLiteral("JSON has no NaN and no Infinity; send binary data") from error
         raise JsonInvalid("the body is not valid JSON") from error
 
 
 def _cut(body: memoryview, offset: int, tensor: _Input, known: _Tensor) -> memoryview:
-    """The binary data of one tensor. Raises DataShapeMismatch."""
+    """The binary data of one tensor. Raises DataShapeMismatch or ValueOutOfRange."""
     size = math.prod(tensor.shape) * known.item_bytes
     declared = (tensor.parameters or {})["binary_data_size"]
-    if declared != size or isinstance(declared, bool) or len(tensor.data):
+    if type(declared) is not int or declared != size or len(tensor.data):
         raise DataShapeMismatch(f"input {tensor.name}: shape and datatype want {size} bytes")
     if offset + size > len(body):
         raise DataShapeMismatch(f"input {tensor.name}: the body ends before its data does")
-    return body[offset : offset + size]
+    part = body[offset : offset + size]
+    if known.format == "?" and part.tobytes().translate(None, b"\x00\x01"):
+        raise ValueOutOfRange(f"input {tensor.name}: bytes of BOOL are 0 or 1")
+    return part
 
 
 def _rows(inputs: Sequence[_Input]) -> int:
@@ -360,10 +384,19 @@ def _request_id(text: str) -> bytes:
 
 
 def _timeout_s(parameters: Parameters | None) -> float | None:
-    """The protocol's `timeout` parameter, microseconds; 0 or more."""
+    """The protocol's `timeout` parameter, in seconds. Raises DeadlineExceeded when it is 0."""
     timeout = (parameters or {}).get("timeout")
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0:
-        raise ParameterInvalid("parameter timeout must be a positive integer, in microseconds")
-    return timeout / 1e6
+    if type(timeout) is not int or timeout < 0:
+        raise ParameterInvalid("parameter timeout must be a whole number of microseconds")
+    if not timeout:
+        raise DeadlineExceeded("the request allows no time")
+    return min(timeout, _LONGEST_TIMEOUT_US) / 1e6
+
+
+def _flag(parameters: Parameters | None, name: str, *, default: bool) -> bool:
+    value = (parameters or {}).get(name, default)
+    if not isinstance(value, bool):
+        raise ParameterInvalid(f"parameter {name} must be true or false")
+    return value

@@ -3,13 +3,14 @@
 A head is everything up to and including the blank line. Its meaning is a pure function of its
 bytes, and a client repeats the same head on every request of a connection, so the parse, the
 checks and whatever the application derives from it (`Head.plan`) are done once per distinct head
-and worker. The memory is bounded: when it is full it is emptied, which costs a new parse and
-nothing else.
+and worker. The memory is bounded in entries and bytes: long heads are not remembered, and when it
+is full it is emptied; either costs a new parse and nothing else.
 
 llhttp refuses broken framing (both lengths, bad lengths, bare LF, folded lines, NUL, unknown
 methods). What it lets through and RELIABILITY 2.1 forbids is refused here: no Host or two, a bad
 Host, underscore names, duplicates of single-value headers, too many or too long headers, any
-transfer coding but `chunked`, protocol versions other than 1.0 and 1.1.
+transfer coding but `chunked`, protocol versions other than 1.0 and 1.1. HTTP/1.0 gets one answer
+per connection.
 """
 
 import re
@@ -45,6 +46,9 @@ SINGLE: Final = frozenset(
 
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _MAX_HOST_BYTES: Final = 255
+_MAX_METHOD_BYTES: Final = 32
+_MAX_KEPT_BYTES: Final = 4096
+_BLANK_LINE: Final = b"\r\n\r\n"
 _LENGTH_HEADERS: Final = (b"content-length", b"transfer-encoding")
 
 
@@ -63,19 +67,21 @@ class Head:
         "path",
         "plan",
         "query",
-        "size",
     )
 
-    def __init__(self, parser: httptools.HttpRequestParser, parts: "_Parts", size: int) -> None:
+    def __init__(self, parser: httptools.HttpRequestParser, parts: "_Parts") -> None:
         path, _, query = parts.target.partition(b"?")
         self.method: str = parser.get_method().decode("ascii")
         self.path: str = path.decode("latin-1")
         self.query: str = query.decode("latin-1")
         self.headers = parts.headers
-        self.keep_alive: bool = parser.should_keep_alive()
-        self.expects_continue = parts.headers.get(b"expect", b"").lower() == b"100-continue"
+        current = parser.get_http_version() == "1.1"
+        # The answer to HEAD has no body, which only a closing connection makes unmistakable.
+        self.keep_alive = current and self.method != "HEAD" and not _says_close(parts.headers)
+        self.expects_continue = (
+            current and parts.headers.get(b"expect", b"").lower() == b"100-continue"
+        )
         self.content_length = _content_length(parts.headers)
-        self.size = size
         self.plan: Any = None
 
 
@@ -119,9 +125,7 @@ class _Parts:
 
 def parse_head(block: bytes, limits: HttpSettings) -> Head:
     """The meaning of one complete head. Raises a `CallerError` naming what is wrong with it."""
-    line_end = block.find(b"\r\n")
-    if line_end > limits.max_request_line_bytes:
-        raise TargetTooLong(f"the request line may have {limits.max_request_line_bytes} bytes")
+    _check_size(block, len(block) - len(_BLANK_LINE), limits)
     parts = _Parts(limits)
     parser = httptools.HttpRequestParser(parts)
     try:
@@ -135,10 +139,31 @@ def parse_head(block: bytes, limits: HttpSettings) -> Head:
     if not parts.complete:
         raise MessageInvalid("the request head is not a valid HTTP/1.1 message")
     _check(parts, parser)
-    head = Head(parser, parts, len(block))
+    head = Head(parser, parts)
     if head.content_length is not None and head.content_length > limits.max_body_bytes:
         raise BodyTooLarge(f"a request body may have at most {limits.max_body_bytes} bytes")
     return head
+
+
+def check_unfinished(start: bytes, limits: HttpSettings) -> None:
+    """Refuses the beginning of a head when no further byte can mend it."""
+    _check_size(start, len(start) - len(_BLANK_LINE) + 1, limits)
+    line, ended, _ = start.partition(b"\r\n")
+    if ended and not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
+        raise ProtocolUnsupported("use HTTP/1.1")
+    if start.count(b"\n") != start.count(b"\r\n"):
+        raise MessageInvalid("lines of the head must end with CR LF")
+
+
+def _check_size(start: bytes, size: int, limits: HttpSettings) -> None:
+    """size: of the head without its blank line, as far as it is known."""
+    most = limits.max_request_line_bytes
+    if start.find(b"\r\n", 0, most + 2) < 0 and len(start) >= most + 2:
+        if start.find(b" ", 0, _MAX_METHOD_BYTES) < 0:
+            raise MessageInvalid("the request begins with no known method")
+        raise TargetTooLong(f"the request line may have at most {most} bytes")
+    if size > limits.max_head_bytes:
+        raise HeadTooLarge(f"a request head may have at most {limits.max_head_bytes} bytes")
 
 
 def _check(parts: _Parts, parser: httptools.HttpRequestParser) -> None:
@@ -150,8 +175,8 @@ def _check(parts: _Parts, parser: httptools.HttpRequestParser) -> None:
     if host is None or len(host) > _MAX_HOST_BYTES or not _HOST.fullmatch(host):
         raise MessageInvalid("exactly one valid Host header is required")
     coding = parts.headers.get(b"transfer-encoding")
-    if coding is not None and coding.lower() != b"chunked":
-        raise MessageInvalid("the only transfer coding understood is chunked")
+    if coding is not None and (coding.lower() != b"chunked" or parser.get_http_version() == "1.0"):
+        raise MessageInvalid("the only transfer coding understood is chunked, in HTTP/1.1")
     if coding is not None and b"content-length" in parts.headers:
         raise AmbiguousLength("send Content-Length or Transfer-Encoding, not both")
 
@@ -162,6 +187,12 @@ def _framing_error(block: bytes) -> ServingError:
     if all(name in names for name in _LENGTH_HEADERS):
         return AmbiguousLength("send Content-Length or Transfer-Encoding, not both")
     return MessageInvalid("the request head is not a valid HTTP/1.1 message")
+
+
+def _says_close(headers: dict[bytes, bytes]) -> bool:
+    # llhttp could be asked too, but has forgotten it once a message without a body is complete.
+    options = headers.get(b"connection", b"").lower().split(b",")
+    return b"close" in [option.strip() for option in options]
 
 
 def _content_length(headers: dict[bytes, bytes]) -> int | None:
@@ -184,7 +215,8 @@ class HeadCache:
         head = self._heads.get(block)
         if head is None:
             head = parse_head(block, self._limits)
-            if len(self._heads) >= self._limits.head_cache_entries:
-                self._heads.clear()
-            self._heads[block] = head
+            if len(block) <= _MAX_KEPT_BYTES:
+                if len(self._heads) >= self._limits.head_cache_entries:
+                    self._heads.clear()
+                self._heads[block] = head
         return head

@@ -15,6 +15,7 @@ STATUS: Final[dict[str, int]] = {
     "error": 500,
     "invalid_request": 400,
     "invalid_json": 400,
+    "non_finite_literal": 400,
     "json_too_deep": 400,
     "invalid_shape": 400,
     "shape_overflow": 400,
@@ -73,6 +74,9 @@ PHRASES: Final[dict[int, str]] = {
     505: "HTTP Version Not Supported",
 }
 
+NO_CONTENT: Final = 204
+"""Has neither a body nor headers about one (RFC 9110 8.6)."""
+
 RETRYABLE_STATUSES: Final = frozenset({429, 503})
 """Answers that carry `Retry-After`."""
 
@@ -91,9 +95,11 @@ def response(
     headers: tuple[tuple[str, str], ...] = (),
 ) -> bytes:
     """A whole response, head and body, for the paths that are not hot."""
-    lines = [f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    return status_line(status) + "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+    lines = [f"{name}: {value}" for name, value in headers]
+    if status != NO_CONTENT:
+        lines = [f"Content-Type: {content_type}", f"Content-Length: {len(body)}", *lines]
+    head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+    return status_line(status) + head + b"\r\n" + body
 
 
 def problem(error: ServingError, *, request_id: str | None = None) -> bytes:

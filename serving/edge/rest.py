@@ -19,11 +19,12 @@ from serving.core.models import ModelVersion
 from serving.core.principals import Principal
 from serving.core.tensors import TensorSpecification
 from serving.edge.codec import Signature
+from serving.edge.connection import Responder
 from serving.edge.heads import Head
-from serving.edge.http import Responder
 from serving.edge.problems import problem
 from serving.edge.routes import Reply, Request, Route, Router
 from serving.errors import (
+    DeadlineExceeded,
     InternalError,
     MediaTypeUnsupported,
     ModelNotFound,
@@ -39,6 +40,9 @@ logger = structlog.get_logger()
 EXTENSIONS: Final = ("binary_tensor_data",)
 OPEN_ROUTES: Final = ("/v2/health/live", "/v2/health/ready")
 """What anybody may ask; everything else needs a token."""
+
+_MOST_TIMEOUT_DIGITS: Final = 9
+"""Of milliseconds: days, which admission shortens to its longest."""
 
 _JSON_TYPES: Final = frozenset({b"application/json", b"application/octet-stream", b""})
 _JSON_HEAD: Final = (
@@ -127,7 +131,8 @@ class RestExchange:
     def decode(self, version: ModelVersion) -> InferenceRequest:
         plan = self._plan
         if plan.refusal is not None:
-            raise plan.refusal
+            # Kept for every request with this head: it must not gather their tracebacks.
+            raise plan.refusal.with_traceback(None)
         wire = self._application.versions.of(version)
         request = wire.signature.decode(self._body, plan.json_bytes)
         if plan.timeout_s is not None:
@@ -313,7 +318,7 @@ def _plan(head: Head) -> InferencePlan | bool:
 
 def _check_media(headers: dict[bytes, bytes]) -> None:
     media, _, options = headers.get(b"content-type", b"").partition(b";")
-    charset = options.strip().lower()
+    charset = options.strip().lower().replace(b'"', b"")
     if media.strip().lower() not in _JSON_TYPES or charset not in (b"", b"charset=utf-8"):
         raise MediaTypeUnsupported("send application/json in UTF-8, or application/octet-stream")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -337,6 +342,9 @@ def _timeout_s(headers: dict[bytes, bytes]) -> float | None:
     value = headers.get(b"serving-timeout-ms")
     if value is None:
         return None
-    if not value.isdigit() or len(value) > 9 or not int(value):  # noqa: PLR2004 - digits
-        raise ParameterInvalid("serving-timeout-ms must be a positive number of milliseconds")
-    return int(value) / 1000
+    if not value.isdigit():
+        raise ParameterInvalid("serving-timeout-ms must be a whole number of milliseconds")
+    digits = value.lstrip(b"0")
+    if not digits:
+        raise DeadlineExceeded("the request allows no time")
+    return int(digits[:_MOST_TIMEOUT_DIGITS]) / 1000

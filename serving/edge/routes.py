@@ -5,20 +5,22 @@ A route's function returns a `Reply`, or an awaitable of one (a long poll), or r
 """
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 import structlog
 
+from serving.edge.connection import Responder
 from serving.edge.heads import Head
-from serving.edge.http import Responder
 from serving.edge.problems import problem, response
 from serving.errors import InternalError, MethodNotAllowed, NotFound, ServingError
 
 logger = structlog.get_logger()
+
+_GONE: Final = InternalError("the request was given up")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Router:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = tuple(routes)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Future[Reply]] = set()
 
     def __call__(self, head: Head, body: bytes | memoryview, responder: Responder) -> None:
         try:
@@ -113,25 +115,21 @@ class Router:
         if isinstance(reply, Reply):
             responder.send(_encode(reply))
             return
-        task = asyncio.ensure_future(self._later(reply, responder))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        responder.watch(partial(_cancel, task))
+        running = asyncio.ensure_future(reply)
+        self._running.add(running)
+        running.add_done_callback(partial(self._finish, responder))
+        responder.watch(running.cancel)
 
-    async def _later(self, reply: Awaitable[Reply], responder: Responder) -> None:
-        try:
-            responder.send(_encode(await reply))
-        except ServingError as error:
+    def _finish(self, responder: Responder, running: asyncio.Future[Reply]) -> None:
+        self._running.discard(running)
+        # Cancelled is what happens when the client has gone; then nobody hears this answer.
+        error = _GONE if running.cancelled() else running.exception()
+        if error is None:
+            responder.send(_encode(running.result()))
+        elif isinstance(error, ServingError):
             responder.send(problem(error))
-        except Exception as error:  # noqa: BLE001 - outermost: the server must survive a route
+        else:
             responder.send(problem(_unexpected(error)))
-        finally:
-            if inspect.iscoroutine(reply):
-                reply.close()
-
-
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
 
 
 def _encode(reply: Reply) -> bytes:
@@ -140,6 +138,6 @@ def _encode(reply: Reply) -> bytes:
     )
 
 
-def _unexpected(error: Exception) -> ServingError:
+def _unexpected(error: BaseException) -> ServingError:
     logger.error("route failed", error=repr(error), exc_info=error)
     return InternalError("something went wrong here; quote the request id to the operator")

@@ -9,8 +9,8 @@ Rules: order of arrival; only rows of one shape share a frame; at most `max_fram
 `max_frame_bytes`, but one larger request travels alone; a call that expired or whose client has
 gone is skipped when the frame forms and never disturbs its neighbours; the replica with the fewest
 outstanding rows is chosen. A frame lost with its replica, or handed back by one that shuts down,
-goes back to the front of the queue. While no replica is up, calls wait only as long as it takes to
-open a broken connection again. Whatever goes wrong with one frame, the queue goes on.
+goes back to the front of the queue. While no replica is up calls wait, each until its own
+deadline. Whatever goes wrong with one frame, the queue goes on.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ import structlog
 from serving.core.batches import BatchAnswer, RowBatch, SpanLink, TensorBlock
 from serving.core.clock import Clock
 from serving.core.models import ModelVersion
-from serving.gateway.calls import Call, ShapeKey
+from serving.gateway.calls import Call
 from serving.settings import ChannelSettings
 
 logger = structlog.get_logger()
@@ -32,9 +32,7 @@ logger = structlog.get_logger()
 MAX_ATTEMPTS: Final = 3
 """A call whose replica died this often is failed: it may be what kills them."""
 
-GRACE_S: Final = 0.06
-"""How long calls wait while no replica is up: two attempts to connect, and an answer in 100 ms."""
-
+_U32: Final = 2**32 - 1
 _FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
 
 
@@ -65,9 +63,6 @@ class Outcomes(Protocol):
     def retried(self, call: Call) -> None:
         """The call's replica died; the call waits for another one."""
 
-    def unserved(self, call: Call) -> None:
-        """No replica has been up for `GRACE_S`."""
-
     def not_finite(self, call: Call) -> None: ...
     def broken(self, call: Call) -> None:
         """No frame could be made of the call. This is a bug."""
@@ -88,6 +83,8 @@ class Frame:
     def answered(self, answer: BatchAnswer) -> None:
         self.answer = answer
         self.queue.answered(self, answer)
+        # Ends the cycle of frame and calls: else the collector has to find every answered request.
+        self.calls = []
 
     def returned(self) -> None:
         self.queue.returned(self)
@@ -120,7 +117,6 @@ class VersionQueue:
         self._waiting: deque[Call] = deque()
         self._in_flight: set[Frame] = set()
         self._flush_is_due = False
-        self._last_ready_ns = clock.monotonic_ns()
         self._float_inputs = version.finite_inputs and any(
             tensor.datatype in _FLOATS for tensor in version.inputs
         )
@@ -156,12 +152,6 @@ class VersionQueue:
         for call in [*self._waiting, *(call for frame in self._in_flight for call in frame.calls)]:
             if call.deadline_ns < now_ns and not call.done:
                 self._outcomes.expired(call)
-        if self.ready:
-            self._last_ready_ns = now_ns
-        elif now_ns - self._last_ready_ns > GRACE_S * 1e9:
-            for call in list(self._waiting):
-                if not call.done:
-                    self._outcomes.unserved(call)
         if any(call.done for call in self._waiting):
             self._waiting = deque(call for call in self._waiting if not call.done)
         for link in list(self.links):
@@ -225,9 +215,10 @@ class VersionQueue:
             # Outermost: a frame that cannot be made must not cost the ones behind it.
             logger.exception("no frame", model=self.version.key)
             self._in_flight = {frame for frame in self._in_flight if frame.calls is not calls}
-            for call in calls:
-                if not call.done:
-                    self._outcomes.broken(call)
+            left = [call for call in calls if not call.done]
+            self._put_back(left)
+            for call in left:
+                self._outcomes.broken(call)
 
     def _choose(self) -> ReplicaLink | None:
         """The replica with a credit and the fewest outstanding rows."""
@@ -294,8 +285,10 @@ class VersionQueue:
             if trace is not None and trace.sampled:
                 links.append(SpanLink(first_row, trace.trace_id, trace.span_id))
             first_row += call.rows
-        budget_us = min(max((deadline_ns - now_ns) // 1000, 1), 2**32 - 1)
-        batch_frame.batch = RowBatch(self.version.digest, rows, tensors, budget_us, tuple(links))
+        budget_us = min(max((deadline_ns - now_ns) // 1000, 1), _U32)
+        batch_frame.batch = RowBatch(
+            self.version.digest, rows, tensors, budget_us, tuple(links), now_ns // 1000 & _U32
+        )
         return batch_frame
 
 

@@ -11,6 +11,8 @@ future or lock; everything that can be is done per frame.
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import structlog
+
 from serving.access.authorization import authorize_inference, authorize_operation
 from serving.access.tokens import Authenticator
 from serving.core.batches import BatchAnswer, BatchPart, RowFailure, TensorBlock
@@ -21,6 +23,7 @@ from serving.core.principals import Principal
 from serving.core.traffic import Snapshot
 from serving.errors import (
     DeadlineExceeded,
+    InternalError,
     ModelFailed,
     NonFiniteInput,
     NoReplica,
@@ -36,6 +39,8 @@ from serving.gateway.routing import Route, RoutingTable
 from serving.gateway.shadowing import Mirror
 from serving.gateway.telemetry import CallTelemetry
 from serving.settings import Settings
+
+logger = structlog.get_logger()
 
 QueueFactory = Callable[[ModelVersion, "Pipeline"], VersionQueue]
 
@@ -69,6 +74,7 @@ class Pipeline:
         self._clock = clock
         self._queue_factory = make_queue
         self._mirror = Mirror(settings.shadow, admit=self._identify, dropped=telemetry.dropped)
+        self._retired: list[VersionQueue] = []
         self._wall_offset_ns = clock.wall_ns() - clock.monotonic_ns()
         self._now_s = clock.wall_ns() / 1e9
 
@@ -97,7 +103,7 @@ class Pipeline:
         share = self.admission.admit(principal.subject, model, queue.queued_rows)
         try:
             request = exchange.decode(queue.version)
-        except ServingError:
+        except BaseException:
             self.admission.release(share, model, 0)
             raise
         self.admission.in_flight_bytes += request.size_bytes
@@ -121,13 +127,22 @@ class Pipeline:
     def answered(self, frame: Frame, answer: BatchAnswer) -> None:
         """A replica answered a frame."""
         calls = [call for call in frame.calls if not call.done]
-        _place(calls, answer.parts, self.now_ns())
+        _place(frame.calls, answer.parts, self.now_ns())
+        if len(calls) < len(frame.calls):
+            self._telemetry.executed_late([call for call in frame.calls if call.done], answer)
         failed = _failed(calls, answer)
         served = [call for call in calls if call not in failed] if failed else calls
         for call, error in failed.items():
             self._fail(call, _FATES[error], _explain(error))
-        if served:
+        if not served:
+            return
+        try:
             self._serve(served, answer.outputs)
+        except Exception:
+            # Outermost: what cannot be recorded or told is nobody's answer, and nobody waits for it.
+            logger.exception("an answer cannot be used", model=frame.queue.version.key)
+            for call in served:
+                self._fail(call, Fate.INVALID_OUTPUT, _explain(RowFailure.INVALID_OUTPUT))
 
     def _serve(self, calls: list[Call], outputs: tuple[TensorBlock, ...]) -> None:
         for call in calls:
@@ -144,13 +159,14 @@ class Pipeline:
     ) -> None:
         """The records of answered calls are durable, or cannot be: the answers leave, or do not."""
         if error is not None:
+            self._telemetry.unrecorded(calls, error)
             for call in calls:
                 self._refuse(call, error)
             return
         for call, payload in zip(calls, payloads, strict=True):
             if call.exchange is not None:
                 call.exchange.send(payload)
-                self._release(call)
+            self._release(call)
         self._telemetry.served(calls, self.now_ns())
         if not calls[0].shadow_of:
             self._shadow(calls)
@@ -177,12 +193,19 @@ class Pipeline:
         else:
             self._fail(call, Fate.TIMEOUT, _explain(RowFailure.EXPIRED))
 
+    def retried(self, call: Call) -> None:
+        self._telemetry.retried(call)
+
     def exhausted(self, call: Call) -> None:
         error = ReplicaLost("the replica died while running this request; retry later")
         self._fail(call, Fate.REPLICA_LOST, error)
 
     def not_finite(self, call: Call) -> None:
         error = NonFiniteInput("inputs must not contain NaN or infinity")
+        self._fail(call, Fate.INVALID_INPUT, error)
+
+    def broken(self, call: Call) -> None:
+        error = InternalError("something went wrong here; quote the request id to the operator")
         self._fail(call, Fate.INVALID_INPUT, error)
 
     def _fail(self, call: Call, fate: Fate, error: ServingError) -> None:
@@ -209,6 +232,8 @@ class Pipeline:
         share, call.share = call.share, None
         if share is not None:
             self.admission.release(share, call.queue.version.model, call.request.size_bytes)
+        elif call.shadow_of:
+            self._mirror.release(call)
 
     # -- upkeep ----------------------------------------------------------------------------------
 
@@ -217,17 +242,24 @@ class Pipeline:
         return self._recorder.prediction_id(call.sequence)
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Swaps the routing table; queues of unchanged versions keep their calls."""
-        self.table = RoutingTable(snapshot, self.table.queues, self._make_queue)
+        """Swaps the routing table; queues of unchanged versions keep their calls.
+
+        A version that left, or changed, is looked after until its last call has its fate.
+        """
+        before = self.table.queues
+        self.table = RoutingTable(snapshot, before, self._make_queue)
         self._recorder.epoch = snapshot.epoch
+        kept = self.table.queues
+        self._retired += [queue for key, queue in before.items() if kept.get(key) is not queue]
 
     def sweep(self) -> None:
         """Deadlines and silent replicas; called every few milliseconds, not per request."""
         now_ns = self.now_ns()
         self._wall_offset_ns = self._clock.wall_ns() - now_ns
         self._now_s = (now_ns + self._wall_offset_ns) / 1e9
-        for queue in self.table.queues.values():
+        for queue in [*self.table.queues.values(), *self._retired]:
             queue.sweep(now_ns)
+        self._retired = [queue for queue in self._retired if not queue.idle]
 
     @property
     def idle(self) -> bool:

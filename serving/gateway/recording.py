@@ -3,13 +3,18 @@
 from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 from operator import attrgetter
-from typing import Protocol
+from typing import Final, Protocol
 
 from serving.core.predictions import Fate
 from serving.errors import ServingError
+from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call, ShapeKey
 from serving.predictionlog.format import Definition, TensorShape
 from serving.predictionlog.records import BatchFacts, encode_predictions
+from serving.predictionlog.writer import MAX_DEFINITIONS
+
+MAX_KNOWN_DEFINITIONS: Final = MAX_DEFINITIONS // 4
+"""Well below what the log remembers: shapes are the callers' choice, there is no end of them."""
 
 Done = Callable[[ServingError | None], None]
 
@@ -34,6 +39,7 @@ class Recorder:
         self.next_sequence = log.next_sequence
         self.append = log.append
         self._log = log
+        self._definitions: dict[tuple[VersionQueue, ShapeKey, ShapeKey | None], int] = {}
 
     def check(self) -> None:
         """Raises LogUnavailable or LogStorageFull while nothing can be recorded."""
@@ -77,11 +83,12 @@ class Recorder:
         return encode_predictions(facts, calls)
 
     def _definition(self, call: Call, output_shapes: ShapeKey | None) -> int:
-        queue = call.queue
-        key = (call.shapes, output_shapes)
-        known = queue.definitions.get(key)
+        key = (call.queue, call.shapes, output_shapes)
+        known = self._definitions.get(key)
         if known is None:
-            known = queue.definitions[key] = self._log.define(_define(call, output_shapes))
+            if len(self._definitions) >= MAX_KNOWN_DEFINITIONS:
+                self._definitions.clear()
+            known = self._definitions[key] = self._log.define(_define(call, output_shapes))
         return known
 
 

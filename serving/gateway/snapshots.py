@@ -6,8 +6,7 @@ the copy on disk. Nothing here can stop the request path: every failure is a pau
 """
 
 import asyncio
-import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -28,7 +27,13 @@ class SnapshotFollower:
     """Keeps `apply` informed. `run` is one task for the life of the worker."""
 
     def __init__(
-        self, *, url: str, secret: str, copy: Path, apply: Callable[[Snapshot], None]
+        self,
+        *,
+        url: str,
+        secret: str,
+        copy: Path,
+        apply: Callable[[Snapshot], None],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """url: of the control port. copy: where the last snapshot is kept."""
         self.epoch = 0
@@ -36,14 +41,16 @@ class SnapshotFollower:
         self._headers = {"Authorization": f"Bearer {secret}"}
         self._copy = copy
         self._apply = apply
+        self._pause = pause
 
     def restore(self) -> None:
         """Applies the copy on disk, if there is a readable one."""
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                self._take(msgspec.json.decode(self._copy.read_bytes(), type=Snapshot))
-            except msgspec.MsgspecError as error:
-                logger.warning("the snapshot on disk is not readable", error=str(error))
+        try:
+            self._take(msgspec.json.decode(self._copy.read_bytes(), type=Snapshot))
+        except FileNotFoundError:
+            return
+        except (msgspec.MsgspecError, OSError) as error:
+            logger.warning("the snapshot on disk is not readable", error=str(error))
 
     async def run(self) -> None:
         async with httpx.AsyncClient(base_url=self._url, headers=self._headers) as client:
@@ -52,7 +59,7 @@ class SnapshotFollower:
                     await self._poll(client)
                 except (httpx.HTTPError, msgspec.MsgspecError, OSError) as error:
                     logger.debug("no snapshot from the control plane", error=repr(error))
-                    await asyncio.sleep(_PAUSE_S)
+                    await self._pause(_PAUSE_S)
 
     async def _poll(self, client: httpx.AsyncClient) -> None:
         response = await client.get(
@@ -67,8 +74,8 @@ class SnapshotFollower:
         await asyncio.to_thread(self._keep, response.content)
 
     def _take(self, snapshot: Snapshot) -> None:
-        self.epoch = snapshot.epoch
         self._apply(snapshot)
+        self.epoch = snapshot.epoch
 
     def _keep(self, content: bytes) -> None:
         fresh = self._copy.with_suffix(".new")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
+from serving.core.batches import BatchAnswer, RowFailure
 from serving.core.predictions import Fate
 from serving.errors import ServingError
 from serving.gateway.batching import VersionQueue
@@ -32,7 +33,6 @@ class CallTelemetry:
         self._tracing = tracing
         self._status_of = status_of
         self._now_s = now_s
-        self._versions: dict[tuple[str, bool], VersionMetrics] = {}
 
     def begin(self, call: Call, traceparent: bytes | None) -> None:
         """Decides once whether the call is traced."""
@@ -43,14 +43,13 @@ class CallTelemetry:
 
     def served(self, calls: Sequence[Call], finished_ns: int) -> None:
         """The calls of one frame were answered, or recorded if they were copies."""
-        metrics = self._of(calls[0])
-        metrics.requests[Fate.OK].value += len(calls)
-        metrics.duration.observe_many([(finished_ns - call.arrived_ns) / 1e9 for call in calls])
-        metrics.queue.observe_many([call.queue_us / 1e6 for call in calls])
-        metrics.batch_rows.observe(calls[0].batch_size)
-        for call in calls:
-            if call.trace_id is not NO_TRACE:
-                self._trace(call, finished_ns)
+        if calls[0].queue.takes_copies:
+            own = [call for call in calls if not call.shadow_of]
+            copies = [call for call in calls if call.shadow_of]
+            for each in filter(None, (own, copies)):
+                self._served(each, finished_ns)
+        else:
+            self._served(calls, finished_ns)
 
     def failed(self, call: Call, fate: Fate, error: ServingError | None) -> None:
         """The call ended without an answer; `error` is None when nobody is left to hear it."""
@@ -62,21 +61,48 @@ class CallTelemetry:
             facts = self._facts(call, fate, call.arrived_ns + call.total_us * 1000, error)
             self._tracing.record_error(call.trace, facts)
 
+    def unrecorded(self, calls: Sequence[Call], error: ServingError) -> None:
+        """The calls had an answer that could not be recorded, and so were refused."""
+        for call in calls:
+            if call.exchange is not None:
+                self._metrics.refused(error.code)
+
+    def retried(self, call: Call) -> None:
+        self._of(call).retries.value += 1
+
+    def executed_late(self, calls: Sequence[Call], answer: BatchAnswer) -> None:
+        """Looks at calls that had ended before their frame was answered: were they run for nothing?
+
+        The start of a run is when the frame was sent plus the wait that the replica reports.
+        """
+        for call in calls:
+            started_ns = call.arrived_ns + call.queue_us * 1000
+            expired = answer.failures.get(call.first_row) is RowFailure.EXPIRED
+            if started_ns > call.deadline_ns and not expired:
+                self._of(call).executed_after_deadline.value += call.rows
+
     def dropped(self, queue: VersionQueue) -> None:
         """A copy for a candidate found no room."""
         version = queue.version
         metrics = self._metrics.version(version.model, version.version, "shadow")
         metrics.shadow_dropped.value += 1
 
+    def _served(self, calls: Sequence[Call], finished_ns: int) -> None:
+        first = calls[0]
+        metrics = self._of(first)
+        metrics.requests[Fate.OK].value += len(calls)
+        metrics.duration.observe_many([(finished_ns - call.arrived_ns) / 1e9 for call in calls])
+        metrics.queue.observe_many([call.queue_us / 1e6 for call in calls])
+        if first.frame is not None:
+            metrics.batch_rows.observe(first.frame.batch.rows)
+        for call in calls:
+            if call.trace_id is not NO_TRACE:
+                self._trace(call, finished_ns)
+
     def _of(self, call: Call) -> VersionMetrics:
         version = call.queue.version
-        key = (version.key, call.shadow_of != 0)
-        known = self._versions.get(key)
-        if known is None:
-            role: Role = "shadow" if call.shadow_of else "primary"
-            known = self._metrics.version(version.model, version.version, role)
-            self._versions[key] = known
-        return known
+        role: Role = "shadow" if call.shadow_of else "primary"
+        return self._metrics.version(version.model, version.version, role)
 
     def _trace(self, call: Call, finished_ns: int) -> None:
         trace = call.trace
@@ -102,7 +128,7 @@ class CallTelemetry:
             role="shadow" if call.shadow_of else "primary",
             fate=fate.name.lower(),
             queued_ns=call.arrived_ns,
-            sent_ns=call.arrived_ns + call.queue_us * 1000,
+            sent_ns=0 if call.frame is None else call.arrived_ns + call.queue_us * 1000,
             batch_id=call.batch_id,
             batch_size=call.batch_size,
             batch_position=call.batch_position,

@@ -15,11 +15,13 @@ INFER, gateway to replica:
 
     0       8     frame id, chosen by the gateway, unique per connection
     8       8     first 8 bytes of the artifact's SHA-256: a frame for another model is refused
-    16      4     microseconds within which an answer is worth anything, 0 = no limit
+    16      4     microseconds within which an answer is worth anything, from sending, 0 = no limit
     20      4     rows
     24      2     tensors
     26      2     links
-    28      4     zero
+    28      4     when it was sent: the sender's monotonic clock in microseconds modulo 2^32; 0 unless
+                  both ends share that clock, as processes of one machine do. A busy replica reads a
+                  frame late, and would not know how long it lay in the socket.
     32      28*l  links: row u32, trace id 16, span id 8
             ...   tensor heads, then zeros up to a multiple of 16
             ...   tensor buffers, each followed by zeros up to a multiple of 16
@@ -118,7 +120,7 @@ def encode_batch(frame_id: int, batch: RowBatch) -> bytes:
         batch.rows,
         len(batch.tensors),
         len(batch.links),
-        0,
+        batch.sent_us,
     )
     links = [_LINK.pack(link.row, link.trace_id, link.span_id) for link in batch.links]
     return _message(Kind.INFER, [fixed, *links, *_tensor_parts(batch.tensors, links)])
@@ -213,12 +215,12 @@ def decode_hello(body: memoryview) -> Digest:
 def decode_batch(body: memoryview) -> tuple[int, RowBatch]:
     """Frame id and the rows. Buffers are views of `body`; the digest has its first 8 bytes only."""
     cursor = _Cursor(body)
-    frame_id, digest, budget_us, rows, tensor_count, link_count, _ = cursor.unpack(_INFER)
+    frame_id, digest, budget_us, rows, tensor_count, link_count, sent_us = cursor.unpack(_INFER)
     if rows > len(body):
         raise FrameInvalid("a frame names more rows than it has bytes")
     links = tuple(SpanLink(*cursor.unpack(_LINK)) for _ in range(link_count))
     tensors = _decode_tensors(cursor, tensor_count, rows)
-    return frame_id, RowBatch(Digest(digest.hex()), rows, tensors, budget_us, links)
+    return frame_id, RowBatch(Digest(digest.hex()), rows, tensors, budget_us, links, sent_us)
 
 
 def decode_answer(body: memoryview) -> tuple[int, BatchAnswer]:

@@ -52,6 +52,8 @@ _VARIABLE_DIMENSION: Final = 16
 _WARM_UP_RUNS: Final = 3
 _REHEARSED_FRAME_ROWS: Final = 16
 _NO_DEADLINE: Final = 2**63 - 1
+_MAX_WAIT_US: Final = 120_000_000
+"""No frame lay in a socket longer: a time of sending that says so is not of our clock."""
 _MAX_US: Final = 2**32 - 1
 """What a frame can say about a time; more only after the process was stopped for over an hour."""
 
@@ -361,13 +363,13 @@ class ReplicaListener:
             connection.refuse_draining(frame_id)
             return
         arrays = tuple(tensor.array(batch.rows) for tensor in batch.tensors)
-        now_ns = self._clock.monotonic_ns()
-        deadline_ns = now_ns + batch.budget_us * 1000 if batch.budget_us else _NO_DEADLINE
+        sent_ns = _sent_ns(batch, self._clock.monotonic_ns())
+        deadline_ns = sent_ns + batch.budget_us * 1000 if batch.budget_us else _NO_DEADLINE
 
         def reply(answer: BatchAnswer) -> None:
             connection.answer(frame_id, answer)
 
-        self._pending.append(PendingFrame(batch, arrays, now_ns, deadline_ns, reply))
+        self._pending.append(PendingFrame(batch, arrays, sent_ns, deadline_ns, reply))
 
     def _wake(self) -> None:
         if self._thread.is_alive():
@@ -424,6 +426,12 @@ class ReplicaListener:
 
 class _Terminated(OutputInvalid):
     """A run that was ended by the watchdog: not bisected, it would hang again."""
+
+
+def _sent_ns(batch: RowBatch, now_ns: int) -> int:
+    """When a frame that was read now was sent; now, where that is not known."""
+    waited_us = (now_ns // 1000 - batch.sent_us) & _MAX_US if batch.sent_us else 0
+    return now_ns - waited_us * 1000 if waited_us < _MAX_WAIT_US else now_ns
 
 
 def _bind(path: Path) -> socket.socket:

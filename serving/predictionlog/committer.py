@@ -185,10 +185,15 @@ class Committer:
         return True
 
     def _abandon(self) -> None:
-        if self._segment is not None:
-            self.counts.suspect_segments += 1
-            self._previous = self._segment.abandon()
-            self._segment = None
+        """Leaves the segment; one without a commit is removed, or failing probes would pile up."""
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        self.counts.suspect_segments += 1
+        if segment.commits:
+            self._previous = segment.abandon()
+        else:
+            segment.discard()
 
     def _refuse(self, error: OSError) -> ServingError:
         if self._failure is None:
@@ -211,7 +216,7 @@ class Committer:
     def _create(self) -> OpenSegment:
         self._number += 1
         path = self._directory / segment_name(self._number)
-        return OpenSegment(self._files, path, durable=self._durability is Durability.FSYNC)
+        return OpenSegment.create(self._files, path, durable=self._durability is Durability.FSYNC)
 
     def _begin(self) -> OpenSegment:
         segment, self._spare = self._spare or self._create(), None
@@ -228,16 +233,23 @@ class Committer:
         self._segment = segment
         return segment
 
+    def _begin_or_refuse(self) -> None:
+        """A file that was prepared may fail where a fresh one does not, so there is a second try."""
+        try:
+            try:
+                self._begin()
+            except OSError:
+                self._begin()
+        except OSError as error:
+            self._refuse(error)
+
     def _turn_over(self, segment: OpenSegment, *, idle: bool) -> None:
         """Prepares the next segment at half if idle, at three quarters if not; then moves on."""
         filled = segment.position / self._settings.segment_bytes
         if filled >= (0.5 if idle else 0.75) and self._spare is None:
             self._prepare()
         if filled >= 1 and self._spare is not None and self._seal(segment):
-            try:
-                self._begin()
-            except OSError as error:
-                self._refuse(error)
+            self._begin_or_refuse()
 
     def _make_room(self) -> None:
         """A full disk is left for the next commit to meet; any other failure is a failed sync."""
@@ -257,10 +269,7 @@ class Committer:
         """Goes on in a new segment; nothing was waiting."""
         _log.warning("prediction log: the open segment is suspect: %s", error.strerror)
         self._abandon()
-        try:
-            self._begin()
-        except OSError as second:
-            self._refuse(second)
+        self._begin_or_refuse()
 
     def _drop_spare(self) -> None:
         if self._spare is not None:

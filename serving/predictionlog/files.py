@@ -60,7 +60,10 @@ class SystemFiles:
         self._dsync = _DSYNC != 0
 
     def make_directory(self, path: Path) -> None:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.is_dir():
+            return
+        self.make_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
         self._sync_directory(path.parent)
 
     def lock(self, path: Path) -> int:

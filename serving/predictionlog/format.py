@@ -1,7 +1,9 @@
 r"""The file format of the prediction log, byte by byte.
 
-A log is a directory of segments, `00000001.segment` and so on. All integers are little-endian,
-every checksum is CRC-32C (Castagnoli). A segment is
+A log is a directory of segments, `00000001.segment` and so on. All integers are little-endian. A
+checksum is CRC-32C (Castagnoli); the one that ends a header or a frame is masked as in LevelDB's log
+format (rotated right by 15 bits, plus 0xA282EAD8), because a CRC over data that ends in its own CRC
+says nothing about the data, and a commit sums over whole frames. A segment is
 
     header copy, header copy, commit, commit, ... [seal] [zero bytes]
 
@@ -24,7 +26,7 @@ HEADER, 128 bytes, written twice so that one damaged byte does not hide the segm
              so that no payload can pass for one of them
     104   4  tag: upper half of every definition number in this segment
     108  16  zeros
-    124   4  checksum of bytes 0 to 123
+    124   4  masked checksum of bytes 0 to 123
 
 FRAME, the unit of everything after the header:
 
@@ -35,7 +37,7 @@ FRAME, the unit of everything after the header:
       8   8  sequence: of the request; a definition's number; a commit's number in its segment;
              for a seal, how many commits precede it
      16   .  body by type
-     -4   4  checksum of everything before it in the frame
+     -4   4  masked checksum of everything before it in the frame
 
 DEFINITION body: 8 bytes offset of the definition before it in this segment (0: none), then a JSON
 object: model, version, digest, inputs and outputs as [name, datatype, [shape without rows]].
@@ -61,7 +63,7 @@ COMMIT body, always the last frame of its commit:
      40  16  earliest and latest arrival of its predictions; 0 and 0 when it has none
      56   8  next sequence when it was written
      64   4  number of predictions
-     68   4  checksum of the commit's bytes from start to this frame
+     68   4  plain checksum of the commit's bytes from start to this frame
 
 SEAL body, the last frame of a closed segment:
 
@@ -100,6 +102,7 @@ COMMIT_BYTES: Final = COMMIT.size + 4
 SEAL: Final = struct.Struct("<IBBHQ8sQqqQQqQ32s")
 SEAL_BYTES: Final = SEAL.size + 4
 LINK: Final = struct.Struct("<Q")
+MASK_DELTA: Final = 0xA282EAD8
 
 MIN_FRAME_BYTES: Final = HEAD.size + CRC.size
 MAX_FRAME_BYTES: Final = 2**32 - 1
@@ -218,15 +221,25 @@ def segment_name(number: int) -> str:
     return f"{number:08d}{SUFFIX}"
 
 
-def sealed(frame: bytes) -> bytes:
+def masked(crc: int) -> bytes:
+    """A checksum as it ends a header or a frame."""
+    return CRC.pack(((crc >> 15 | crc << 17) + MASK_DELTA) & 0xFFFFFFFF)
+
+
+def closed(frame: bytes) -> bytes:
     """`frame` with its checksum appended."""
-    return frame + CRC.pack(checksum(frame))
+    return frame + masked(checksum(frame))
+
+
+def is_closed(frame: bytes) -> bool:
+    """Whether `frame` ends in its own checksum."""
+    return masked(checksum(frame[:-4])) == frame[-4:]
 
 
 def encode_header(header: SegmentHeader) -> bytes:
     """Both copies."""
     previous = header.previous
-    copy = sealed(
+    copy = closed(
         HEADER.pack(
             MAGIC, VERSION, header.durability, previous.state, HEADER_BYTES, header.log_id,
             header.number, header.first_sequence, header.begun_ns, previous.number, previous.end,
@@ -238,7 +251,7 @@ def encode_header(header: SegmentHeader) -> bytes:
 
 def decode_header(copy: bytes) -> SegmentHeader | None:
     """One copy; None when it is damaged. Raises FormatUnsupported for a later version."""
-    if len(copy) != HEADER_BYTES or CRC.pack(checksum(copy[:-4])) != copy[-4:]:
+    if len(copy) != HEADER_BYTES or not is_closed(copy):
         return None
     (magic, version, durability, state, _, log_id, number, first, begun_ns, previous, end, sha256,
      nonce, tag) = HEADER.unpack_from(copy)  # fmt: skip
@@ -254,11 +267,11 @@ def encode_definition(number: int, definition: bytes, *, before: int) -> bytes:
     """definition: its JSON. before: offset of the definition before it in the segment, 0 for none."""
     length = HEAD.size + LINK.size + len(definition) + CRC.size
     head = HEAD.pack(length, FrameType.DEFINITION, 0, 0, number)
-    return sealed(head + LINK.pack(before) + definition)
+    return closed(head + LINK.pack(before) + definition)
 
 
 def encode_commit(commit: Commit, nonce: bytes) -> bytes:
-    return sealed(
+    return closed(
         COMMIT.pack(
             COMMIT_BYTES, FrameType.COMMIT, 0, 0, commit.number, nonce, commit.start,
             commit.definitions, commit.earliest_ns, commit.latest_ns, commit.next_sequence,
@@ -269,7 +282,7 @@ def encode_commit(commit: Commit, nonce: bytes) -> bytes:
 
 def decode_commit(frame: bytes, *, nonce: bytes, offset: int) -> Commit | None:
     """`frame` was found at `offset`; None unless it is this segment's and undamaged."""
-    if len(frame) != COMMIT_BYTES or CRC.pack(checksum(frame[:-4])) != frame[-4:]:
+    if len(frame) != COMMIT_BYTES or not is_closed(frame):
         return None
     fields = COMMIT.unpack_from(frame)
     if fields[1] != FrameType.COMMIT or fields[5] != nonce:
@@ -278,7 +291,7 @@ def decode_commit(frame: bytes, *, nonce: bytes, offset: int) -> Commit | None:
 
 
 def encode_seal(seal: Seal, nonce: bytes) -> bytes:
-    return sealed(
+    return closed(
         SEAL.pack(
             SEAL_BYTES, FrameType.SEAL, seal.recovered, 0, seal.commits, nonce, seal.definitions,
             seal.earliest_ns, seal.latest_ns, seal.next_sequence, seal.records, seal.sealed_ns,
@@ -289,7 +302,7 @@ def encode_seal(seal: Seal, nonce: bytes) -> bytes:
 
 def decode_seal(frame: bytes, *, nonce: bytes, offset: int) -> Seal | None:
     """`frame` was found at `offset`; None unless it is this segment's and undamaged."""
-    if len(frame) != SEAL_BYTES or CRC.pack(checksum(frame[:-4])) != frame[-4:]:
+    if len(frame) != SEAL_BYTES or not is_closed(frame):
         return None
     fields = SEAL.unpack_from(frame)
     if fields[1] != FrameType.SEAL or fields[5] != nonce:

@@ -19,7 +19,15 @@ from google_crc32c import value as checksum
 from serving.core.batches import Buffer
 from serving.core.predictions import Fate, NamedTensor, PredictionRecord
 from serving.core.tensors import DTYPES
-from serving.predictionlog.format import CRC, HEAD, LINK, Definition, TensorShape
+from serving.predictionlog.format import (
+    CRC,
+    HEAD,
+    LINK,
+    MASK_DELTA,
+    Definition,
+    TensorShape,
+    masked,
+)
 
 OWN: Final = struct.Struct("<IBBHQqQQIIIIIHH")
 SHARED: Final = struct.Struct("<QQII")
@@ -94,7 +102,8 @@ def encode_predictions(batch: BatchFacts, requests: Iterable[Loggable]) -> list[
     shared = SHARED.pack(batch.batch_id, batch.policy_epoch, batch.run_us, batch.batch_size)
     definition, fate, reason = batch.definition, batch.fate.value, batch.reason
     reason_bytes = len(reason)
-    pack, join, to_bytes, large = OWN.pack, b"".join, int.to_bytes, _LARGE_BYTES
+    pack, join, pack_crc = OWN.pack, b"".join, CRC.pack
+    large, delta = _LARGE_BYTES, MASK_DELTA
     frames: list[bytes] = []
     append = frames.append
     for request in requests:
@@ -110,9 +119,10 @@ def encode_predictions(batch: BatchFacts, requests: Iterable[Loggable]) -> list[
         )  # fmt: skip
         if len(body) < large:
             frame = head + body
-            append(frame + to_bytes(checksum(frame), 4, "little"))
+            crc = checksum(frame)
+            append(frame + pack_crc(((crc >> 15 | crc << 17) + delta) & 0xFFFFFFFF))
         else:  # one copy less where copies cost milliseconds
-            append(join((head, body, to_bytes(extend(checksum(head), body), 4, "little"))))
+            append(join((head, body, masked(extend(checksum(head), body)))))
     return frames
 
 

@@ -30,6 +30,7 @@ from serving.predictionlog.format import (
     SegmentHeader,
     decode_commit,
     decode_seal,
+    masked,
 )
 from serving.predictionlog.source import WINDOW_BYTES, Source
 
@@ -165,7 +166,7 @@ def frame_length(source: Source, offset: int, end: int) -> int:
     if not MIN_FRAME_BYTES <= length <= end - offset:
         return 0
     total = source.checksum(offset, offset + length - CRC.size)
-    return length if source.read(offset + length - CRC.size, CRC.size) == CRC.pack(total) else 0
+    return length if source.read(offset + length - CRC.size, CRC.size) == masked(total) else 0
 
 
 def _verified(source: Source, offset: int, end: int) -> int:

@@ -13,6 +13,7 @@ give up the interpreter lock: getting the lock back from a busy event loop costs
 """
 
 import contextlib
+import errno
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -55,11 +56,11 @@ class OpenSegment:
     Every method may raise OSError; then nothing of the call counts and `position` is unchanged.
     """
 
-    def __init__(self, files: Files, path: Path, *, durable: bool) -> None:
+    def __init__(self, files: Files, path: Path, *, descriptor: int, durable: bool) -> None:
         self._files = files
         self._path = path
         self._durable = durable
-        self._descriptor = files.create(path)
+        self._descriptor = descriptor
         self._written = 0
         self._hash = hashlib.sha256()
         self._unhashed: list[bytes] = []
@@ -71,6 +72,11 @@ class OpenSegment:
         self.position = 0
         self.commits = 0
         self.records = 0
+
+    @classmethod
+    def create(cls, files: Files, path: Path, *, durable: bool) -> "OpenSegment":
+        """A new file. durable: whether every call returns only once its bytes are on disk."""
+        return cls(files, path, descriptor=files.create(path), durable=durable)
 
     @property
     def header(self) -> SegmentHeader:
@@ -86,8 +92,8 @@ class OpenSegment:
 
     def begin(self, header: SegmentHeader) -> None:
         head = encode_header(header)
-        if self._written and not self.intact():
-            raise FileNotFoundError(f"{self._path.name} is gone or was cut")
+        if not self.intact():
+            raise FileNotFoundError(errno.ENOENT, "the new segment is gone")
         self._write([head], len(head))
         self._header = header
         self._unhashed.append(head)
@@ -168,9 +174,9 @@ class OpenSegment:
         return Previous(self.header.number, PreviousState.SUSPECT, self.position)
 
     def discard(self) -> None:
-        """Removes a segment that was never begun."""
+        """Removes a segment that nobody was answered from."""
         self.release()
-        with contextlib.suppress(OSError):  # without a header it holds nothing
+        with contextlib.suppress(OSError):  # then it stays, and holds nothing that counts
             self._files.remove(self._path)
 
     def release(self) -> None:
@@ -214,7 +220,7 @@ class OpenSegment:
             if offset >= end:
                 return
             if written <= 0:
-                raise BlockingIOError("the file system took nothing")
+                raise OSError(errno.EIO, "the file system took nothing")
             pieces = _rest(pieces, written)
 
 

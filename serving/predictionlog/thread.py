@@ -83,14 +83,18 @@ class CommitThread:
     def _turn(self) -> bool:
         """One commit, or one idle wait. False once the log was closed."""
         waiters, closing = self._take()
+        if waiters:
+            self._commit(waiters)
         try:
-            if waiters:
-                self._commit(waiters)
             self._committer.tend(idle=self._queue.empty())
-        except Exception:  # noqa: BLE001 -- the log outlives a bug: told, and reopened by the next probe
-            _log.exception("prediction log: unexpected failure")
-            self._committer.give_up()
+        except Exception:  # noqa: BLE001 -- the log outlives a bug
+            self._give_up()
         return not closing
+
+    def _give_up(self) -> None:
+        """After an unexpected failure: told, and reopened by the next probe."""
+        _log.exception("prediction log: unexpected failure")
+        self._committer.give_up()
 
     def _take(self) -> tuple[list[Waiter], bool]:
         """Everything that waits, up to the size of a commit; and whether the log is closing."""
@@ -109,21 +113,19 @@ class CommitThread:
         return waiters, True
 
     def _commit(self, waiters: Sequence[Waiter]) -> None:
+        frames = [frame for waiter in waiters for frame in waiter.records]
         error: ServingError | None = LogUnavailable("the prediction log failed")
         try:
-            frames = [frame for waiter in waiters for frame in waiter.records]
             error = self._committer.commit(frames) if frames else None
         except DefinitionUnknown:
             if len(waiters) > 1:  # only the guilty one fails
-                error = None
                 for waiter in waiters:
                     self._commit([waiter])
-                waiters = ()
-            else:
-                _log.exception("prediction log: a record without its definition. This is a bug")
-        finally:
-            if waiters:
-                self._post(self._settle, waiters, error)
+                return
+            _log.exception("prediction log: a record without its definition. This is a bug")
+        except Exception:  # noqa: BLE001 -- its waiters are told before anything else happens
+            self._give_up()
+        self._post(self._settle, waiters, error)
 
     def _post(self, function: Callable[..., object], *arguments: object) -> None:
         try:

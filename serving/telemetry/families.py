@@ -31,7 +31,7 @@ REQUESTS = Definition(
 )
 REFUSALS = Definition(
     "serving_refusals_total",
-    "Requests refused before they were admitted, by error code.",
+    "Requests refused before they were admitted or because they were not recorded, by error code.",
     ("code",),
 )
 REQUEST_DURATION = Definition(
@@ -41,7 +41,7 @@ REQUEST_DURATION = Definition(
     SECONDS,
 )
 QUEUE = Definition(
-    "serving_queue_seconds", "From admission until the frame left for a replica.", VERSION, SECONDS
+    "serving_queue_seconds", "From admission until a replica began to run it.", VERSION, SECONDS
 )
 BATCH_ROWS = Definition("serving_batch_rows", "Rows of one frame sent to a replica.", VERSION, ROWS)
 RETRIES = Definition(
@@ -51,7 +51,9 @@ DEADLINE_MISSES = Definition(
     "serving_deadline_misses_total", "Requests whose deadline passed unanswered.", VERSION
 )
 EXECUTED_AFTER_DEADLINE = Definition(
-    "serving_executed_after_deadline_total", "Rows run after their deadline; must stay 0.", VERSION
+    "serving_executed_after_deadline_total",
+    "Rows that a replica began to run although their deadline had passed.",
+    VERSION,
 )
 SHADOW_DROPPED = Definition(
     "serving_shadow_dropped_total", "Copies for a candidate that were not made.", VERSION

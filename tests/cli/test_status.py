@@ -26,5 +26,5 @@ def test_running_instance_tells_its_models_queues_and_log(tmp_path: Path) -> Non
         len(version["replicas"]),
     ) == ("census-employment", "1", "ready", 1)
     assert facts["gateways"]["gateway-0"]["log"]["records"] == 1
-    for word in ("census-employment", "ready", "gateway-0", "1/1", "CPU"):
+    for word in ("census-employment", "ready", "gateway-0", "1 of 1", "1 records", "CPU"):
         assert word in text

@@ -49,7 +49,8 @@ def test_a_failed_sync_moves_to_a_new_segment(tmp_path: Path, nth: int) -> None:
     assert results == [None] * 6
     assert sequences(tmp_path) == list(range(1, 13))
     report = verify(tmp_path)
-    assert [segment.state for segment in report.segments] == ["suspect", "sealed"]
+    suspects = ["suspect"] if nth > 1 else []  # one without a commit is not kept
+    assert [segment.state for segment in report.segments] == [*suspects, "sealed"]
     assert report.damage == ()
 
 
@@ -153,22 +154,82 @@ def test_a_segment_that_cannot_be_created_has_to_wait(tmp_path: Path) -> None:
         assert names_in(directory) == ["00000001.segment", "lock"]
 
 
-@pytest.mark.parametrize("nth", range(1, 8))
+@pytest.mark.parametrize("nth", range(1, 34))
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_turning_over_survives_a_failure_at_any_write(tmp_path: Path, code: int, nth: int) -> None:
     """A failure while sealing, preparing or beginning a segment loses nothing acknowledged."""
     files = FaultyFiles()
     committer = a_committer(tmp_path, files=files, settings=SMALL)
-    committer.commit(frames_of(*range(1, 411)))
+    acknowledged = list(range(1, 451))
+    committer.commit(frames_of(*acknowledged))
     files.fail("write", code, nth=nth)
-    acknowledged = list(range(1, 411))
-    for n in range(411, 440):
+    for n in range(451, 480):
         if committer.commit(frames_of(n)) is None:
             acknowledged.append(n)
         committer.tend(idle=True)
     committer.close()
 
     assert sequences(tmp_path) == acknowledged
+    report = verify(tmp_path)
+    assert report.damage == ()
+    assert len(report.segments) > 1
+
+
+def test_a_full_disk_that_cannot_even_be_cut_moves_on(tmp_path: Path) -> None:
+    """When what a refused write left cannot be cut off, the segment is not used again."""
+    files = FaultyFiles()
+    committer = a_committer(tmp_path, files=files)
+    committer.commit(frames_of(1))
+    files.fail("write", errno.ENOSPC)
+    files.fail("truncate", errno.EIO)
+
+    assert committer.commit(frames_of(2)) is None
+
+    committer.close()
+    assert [segment.state for segment in verify(tmp_path).segments] == ["suspect", "sealed"]
+    assert sequences(tmp_path) == [1, 2]
+
+
+def test_a_start_on_a_broken_disk_is_refused(tmp_path: Path) -> None:
+    """A disk that cannot be written stops the start in one line, and holds no lock afterwards."""
+    files = FaultyFiles()
+    files.fail("write", errno.EIO)
+
+    with pytest.raises(LogUnavailable, match="cannot be opened: EIO"):
+        a_committer(tmp_path, files=files)
+
+    a_committer(tmp_path).close()
+    assert names_in(tmp_path) == ["00000001.segment", "lock"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_log_that_cannot_be_sealed_is_recovered(tmp_path: Path, code: int) -> None:
+    """A stop whose seal fails loses nothing; the next start seals."""
+    files = FaultyFiles()
+    committer = a_committer(tmp_path, files=files)
+    committer.commit(frames_of(1, 2))
+    files.break_down(code, "write")
+    committer.close()
+
+    a_committer(tmp_path).close()
+
+    assert sequences(tmp_path) == [1, 2]
+    assert [segment.state for segment in verify(tmp_path).segments] == ["recovered", "sealed"]
+
+
+def test_room_that_cannot_be_written_ahead_is_no_loss(tmp_path: Path) -> None:
+    """A failure while writing room ahead is met before any record depends on it."""
+    files = FaultyFiles()
+    committer = a_committer(tmp_path, files=files)
+    committer.commit(frames_of(*range(1, 1501)))
+    files.fail("write", errno.EIO)
+    committer.tend(idle=True)
+    states = [segment.state for segment in verify(tmp_path).segments]
+    committer.commit(frames_of(1501))
+    committer.close()
+
+    assert states == ["suspect", "open"]
+    assert sequences(tmp_path) == list(range(1, 1502))
     assert verify(tmp_path).damage == ()
 
 

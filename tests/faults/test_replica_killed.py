@@ -1,42 +1,25 @@
 import os
 import signal
-from pathlib import Path
 
-import httpx
 import pytest
 
-from serving.app.descendants import descendants
-from serving.app.directory import DataDirectory
+from serving.core.predictions import Fate
 from tests.instances import Instance
 from tests.load import Callers
-from tests.places import Place, eventually
+from tests.places import Place, a_row, eventually_async, replicas_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(180)]
 
 KILLS = 3
 
 
-def replicas_of(instance: Instance, key: str) -> list[int]:
-    """Processes of a version's replicas on Ray."""
-    return [
-        pid
-        for pid in descendants(instance.process.pid)
-        if f"ray::ServeReplica:m:{key}" in command_of(pid)
-    ]
+async def strength(place: Place, key: str, replicas: int) -> None:
+    """Returns when the gateway is connected to so many replicas of a version."""
 
+    async def reached() -> bool:
+        return await place.connected(key) == replicas
 
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def connected(instance: Instance, key: str) -> int:
-    """To how many replicas of a version the gateway worker has a connection."""
-    socket = DataDirectory.at(instance.data_dir).gateway_socket(0)
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket))) as client:
-        return int(client.get("http://here/status").json()["queues"][key]["replicas"])
+    await eventually_async(reached, within_s=30)
 
 
 @pytest.fixture
@@ -50,11 +33,31 @@ async def test_death_of_one_of_two_replicas_fails_no_request(
     """Under load, each kill -9 costs at most a retry on the other replica; strength comes back."""
     async with Callers(place, "twin") as load:
         for _ in range(KILLS):
-            await eventually(lambda: connected(ray_instance, "twin@1") == 2, within_s=30)
+            await strength(place, "twin@1", 2)
             await load.acknowledged(50)
-            os.kill(replicas_of(ray_instance, "twin@1")[0], signal.SIGKILL)
+            os.kill(replicas_of(ray_instance.process.pid, "twin@1")[0], signal.SIGKILL)
             await load.acknowledged(50)
-    await eventually(lambda: connected(ray_instance, "twin@1") == 2, within_s=30)
+    await strength(place, "twin@1", 2)
 
     assert (load.ledger.refused, load.ledger.cut) == ({}, 0)
     load.ledger.reconcile(place.data_dir / "log")
+
+
+async def test_request_that_may_wait_survives_the_death_of_the_only_replica(
+    ray_instance: Instance, place: Place
+) -> None:
+    """With a long deadline a request waits for the next replica; with a short one it is told."""
+    await strength(place, "doubler@1", 1)
+    async with Callers(place, "doubler", timeout_s=30) as load, place.client() as client:
+        await load.acknowledged(20)
+        os.kill(replicas_of(ray_instance.process.pid, "doubler@1")[0], signal.SIGKILL)
+        impatient = await client.post("/v2/models/doubler/infer", json=a_row(-1, timeout=100_000))
+        await load.acknowledged(20)
+
+    assert (load.ledger.refused, load.ledger.cut) == ({}, 0)
+    load.ledger.reconcile(place.data_dir / "log")
+    record = place.record(impatient.json()["request_id"])
+    assert record is not None
+    assert (impatient.status_code, impatient.json()["code"]) == (503, "no_replica")
+    assert int(impatient.headers["retry-after"]) >= 1
+    assert (record.fate, record.reason) == (Fate.REPLICA_LOST, "no_replica")

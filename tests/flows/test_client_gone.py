@@ -36,4 +36,4 @@ async def test_client_that_left_is_recorded_as_gone(place: Place) -> None:
     async with place.client() as client:
         after = await client.post("/v2/models/twin/infer", json=a_row(1, timeout=20_000_000))
     assert after.status_code == 200
-    assert [Fate.CLIENT_GONE] == [record.fate for record in ended(place, "gone")]
+    assert [record.fate for record in ended(place, "gone")] == [Fate.CLIENT_GONE]

@@ -13,7 +13,9 @@ CANDIDATE = "/v2/models/doubler/versions/2/infer"
 
 
 def tensor(**changes: object) -> dict[str, object]:
-    return {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]} | changes]}
+    return {
+        "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]} | changes]
+    }
 
 
 REFUSED = {

@@ -32,4 +32,4 @@ async def test_what_was_not_answered_is_not_mirrored(place: Place) -> None:
 
     assert late.status_code == 504
     await eventually(lambda: copies(place, "unmirrored"))
-    assert [[[-2.0, 0.0]]] == [rows_of(copy, "inputs") for copy in copies(place, "unmirrored")]
+    assert [rows_of(copy, "inputs") for copy in copies(place, "unmirrored")] == [[[-2.0, 0.0]]]

@@ -61,7 +61,9 @@ def test_lease_is_taken_again_after_control_was_away() -> None:
 def test_control_on_every_interface_is_reached_over_loopback(host: str) -> None:
     """The address that control binds is not always one that can be called."""
     with ControlRecorder() as control:
-        registration = Registration("a", control=settings_of(control.port, host=host), secret=SECRET)
+        registration = Registration(
+            "a", control=settings_of(control.port, host=host), secret=SECRET
+        )
         registration.report(PhaseReport("doubler", "1", "warming"))
 
         report = control.wait_for("PUT", "/internal/phases/a")

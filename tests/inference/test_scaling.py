@@ -42,12 +42,14 @@ def test_long_wait_adds_a_replica_however_idle_they_look() -> None:
 
 def test_nothing_changes_until_a_replica_has_reported() -> None:
     """Silence is no reason to scale."""
-    assert [replicas_wanted(Context(3, metrics))[0] for metrics in (None, {})] == [3, 3]
+    silent: list[dict[str, dict[Any, float]] | None] = [None, {}]
+
+    assert [replicas_wanted(Context(3, metrics))[0] for metrics in silent] == [3, 3]
 
 
 def test_policy_reads_what_replicas_report() -> None:
     """The figures of a replica are the metrics that Serve hands to the policy."""
     figures = scaling_figures(ReplicaStatistics(busy_fraction=1.0, p95_queue_ms=3.0, queued_rows=9))
-    metrics = {name: {"replica": value} for name, value in figures.items()}
+    metrics: dict[str, dict[Any, float]] = {name: {"r": value} for name, value in figures.items()}
 
     assert replicas_wanted(Context(1, metrics)) == (2, {})

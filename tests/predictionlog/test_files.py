@@ -25,6 +25,7 @@ def test_files_are_private_and_never_overwritten(tmp_path: Path) -> None:
     finally:
         os.umask(umask)
 
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "a" / "log").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "a" / "log" / "x").stat().st_mode & 0o777 == 0o600
     with pytest.raises(FileExistsError):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import LogDamaged
-from serving.predictionlog.format import HEADER_BYTES, VERSION, sealed
+from serving.predictionlog.format import HEADER_BYTES, VERSION, closed
 from serving.predictionlog.verification import verify
 from tests.logs import a_committer, frames_of, names_in, newest_segment, sequences
 
@@ -93,7 +93,7 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
     a_committer(tmp_path).close()
     segment = newest_segment(tmp_path)
     data = segment.read_bytes()
-    later = sealed(data[:8] + (VERSION + 1).to_bytes(2, "little") + data[10 : HEADER_BYTES - 4])
+    later = closed(data[:8] + (VERSION + 1).to_bytes(2, "little") + data[10 : HEADER_BYTES - 4])
     segment.write_bytes(later * 2 + data[2 * HEADER_BYTES :])
 
     with pytest.raises(LogDamaged, match="version 2; this program reads 1"):

@@ -82,9 +82,10 @@ def test_a_caller_cannot_write_to_the_terminal(record: PredictionRecord) -> None
 
 
 def test_times_are_iso() -> None:
-    """Times are ISO 8601 in UTC, also before 1970; beyond the calendar they are nanoseconds."""
+    """Times are ISO 8601 in UTC, from the earliest to the latest that a record can hold."""
     assert time_text(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123456Z"
     assert time_text(-1_000_000_000) == "1969-12-31T23:59:59.000000Z"
+    assert time_text(-(2**63)) == "1677-09-21T00:12:43.145224Z"
     assert time_text(2**63 - 1) == "2262-04-11T23:47:16.854775Z"
 
 

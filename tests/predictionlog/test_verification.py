@@ -135,3 +135,53 @@ def test_a_huge_length_costs_nothing(log: Path) -> None:
     segment.write_bytes(data)
 
     assert verify(log).damage[0].start == offset
+
+
+def test_a_substituted_record_is_damage(log: Path) -> None:
+    """A sound record put in the place of another contradicts its commit and is not read."""
+    segment = sorted(log.glob("*.segment"))[0]
+    data = segment.read_bytes()
+    segment.write_bytes(data.replace(frames_of(6)[0], frames_of(600)[0]))
+
+    reasons = [finding.reason for finding in verify(log).damage]
+
+    assert reasons == ["frames do not belong to their commit", "the segment differs from its seal"]
+    assert sequences(log) == [n for n in range(1, 121) if n not in (5, 6, 7, 8)]
+
+
+def test_bytes_after_the_seal_are_damage(log: Path) -> None:
+    """Nothing can be added to a sealed segment; zeros may stand there, an unfinished cut."""
+    first, second, _ = sorted(log.glob("*.segment"))
+    first.write_bytes(first.read_bytes() + bytes(5000))
+    second.write_bytes(second.read_bytes() + frames_of(99)[0])
+
+    found = [(finding.file, finding.reason) for finding in verify(log).damage]
+
+    assert found == [("00000002.segment", "bytes after the seal")]
+    assert sequences(log) == list(range(1, 121))
+
+
+def test_a_segment_under_another_number_is_damage(log: Path) -> None:
+    """A segment that was renamed is found by its own header."""
+    newest_segment(log).rename(log / "00000009.segment")
+
+    reasons = [finding.reason for finding in verify(log).damage]
+
+    assert reasons == ["the header says that this is segment 3"]
+
+
+def test_an_unsealed_segment_in_the_middle_is_damage(tmp_path: Path) -> None:
+    """A segment with records that no later header accounts for is complained about."""
+    committer = a_committer(tmp_path)
+    committer.commit(frames_of(1))
+    orphan = newest_segment(tmp_path).read_bytes()
+    committer.close()
+    newest_segment(tmp_path).write_bytes(orphan)
+    (tmp_path / "elsewhere").mkdir()
+    a_committer(tmp_path / "elsewhere").close()
+    newest_segment(tmp_path / "elsewhere").rename(tmp_path / "00000002.segment")
+    (tmp_path / "elsewhere" / "lock").unlink()
+
+    reasons = [finding.reason for finding in verify(tmp_path).damage]
+
+    assert "neither sealed nor named by its successor" in reasons

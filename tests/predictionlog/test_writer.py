@@ -19,6 +19,7 @@ from tests.logs import (
     FaultyFiles,
     a_request,
     a_writer,
+    eventually,
     facts,
     names_in,
     read_all,
@@ -274,3 +275,49 @@ def test_log_ids_differ(tmp_path: Path) -> None:
     ids = [a_writer(tmp_path).log_id for _ in range(20)]
 
     assert all(a != b for a, b in itertools.combinations(ids, 2))
+
+
+async def test_a_caller_that_fails_on_its_answer_fails_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in one `done` is told and costs nobody else their answer."""
+    log = a_writer(tmp_path)
+    await log.start()
+
+    def clumsy(_: ServingError | None) -> None:
+        raise ValueError("dropped it")
+
+    log.append(encode_predictions(facts(log.define(DOUBLER)), [a_request(1)]), clumsy)
+    await record(log)
+
+    assert "dropped it" in caplog.text
+    await log.aclose()
+
+
+async def test_a_place_that_cannot_be_a_directory_fails_the_start(tmp_path: Path) -> None:
+    """The start fails with a reason, and without a path, when there is no directory to be had."""
+    (tmp_path / "file").write_bytes(b"")
+    log = a_writer(tmp_path / "file" / "log")
+
+    with pytest.raises(LogUnavailable, match=r"cannot be opened: Not a directory$"):
+        await log.start()
+
+
+async def test_an_unexpected_failure_is_told_and_survived(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in the thread fails its waiters, is logged, and the log reopens by itself."""
+    files = FaultyFiles()
+    log = a_writer(tmp_path, files=files)
+    await log.start()
+    files.surprise()
+
+    with pytest.raises(LogUnavailable):
+        await record(log)
+    await eventually(lambda: log.refusal is None)
+
+    assert await record(log) == [2]
+    assert "unexpected failure" in caplog.text
+    await log.aclose()
+    assert sequences(tmp_path) == [2]
+    assert verify(tmp_path).damage == ()

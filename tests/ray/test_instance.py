@@ -1,0 +1,190 @@
+"""The product on a real local Ray: one instance, started once, looked at, hurt, and stopped."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.app.directory import DataDirectory
+from serving.app.location import read_location
+from serving.core.clock import SystemClock
+from serving.core.principals import Role
+from tests.instances import CENSUS, Instance
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+LISTENING = "0A"
+LOOPBACK_4, LOOPBACK_6 = "0100007F", "00000000000000000000000001000000"
+MAPPED_LOOPBACK = "0000000000000000FFFF00000100007F"
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    """Two versions of the census model, each a Ray Serve application."""
+    folder = tmp_path_factory.mktemp("ray")
+    with Instance(folder, engine="ray", deployments=[{**CENSUS, "shadows": ["2"]}]) as running:
+        running.ready = running.expect("ready", within_s=120)
+        yield running
+
+
+def status_of(instance: Instance) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {instance.token(Role.OPERATOR)}"}
+    found: dict[str, Any] = httpx.get(f"{instance.control_url}/v1/status", headers=headers).json()
+    return found
+
+
+def replicas_of(instance: Instance) -> dict[str, str]:
+    """Version to the name of its replica."""
+    versions = status_of(instance)["versions"]
+    return {v["version"]: r["replica"] for v in versions for r in v["replicas"]}
+
+
+def eventually(condition: Callable[[], bool], *, within_s: float = 60.0) -> bool:
+    clock = SystemClock()
+    end_ns = clock.monotonic_ns() + round(within_s * 1e9)
+    while clock.monotonic_ns() < end_ns:
+        try:
+            if condition():
+                return True
+        except httpx.TransportError:
+            pass
+        clock.sleep(0.1)
+    return False
+
+
+def tree_of(pid: int) -> list[int]:
+    """The process and everything below it."""
+    found = [pid]
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in file.read_text().split():
+            found += tree_of(int(child))
+    return found
+
+
+def pid_of(instance: Instance, title: str) -> int:
+    """The one process of this instance whose command line holds `title`."""
+    (pid,) = [
+        pid
+        for pid in tree_of(instance.process.pid)
+        if title in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    return pid
+
+
+def exposed_ports(pids: list[int]) -> list[str]:
+    """Listening TCP sockets of these processes that are not on loopback."""
+    owned = set()
+    for pid in pids:
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = str(file.readlink())
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                owned.add(target[8:-1])
+    exposed = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            host = fields[1].partition(":")[0]
+            on_loopback = host in (LOOPBACK_4, LOOPBACK_6, MAPPED_LOOPBACK)
+            if fields[3] == LISTENING and fields[9] in owned and not on_loopback:
+                exposed.append(fields[1])
+    return exposed
+
+
+def test_prediction_goes_through_a_replica_that_ray_holds(instance: Instance) -> None:
+    """Answered by version 1 at the first try after ready; two applications run."""
+    answer = instance.infer()
+
+    assert (answer.status_code, answer.json()["model_version"]) == (200, "1")
+    assert {"1", "2"} == set(replicas_of(instance))
+
+
+def test_nothing_listens_beyond_loopback(instance: Instance) -> None:
+    """OP-01: gateways, control, GCS, raylet, agents, Serve and the replicas' own gRPC servers."""
+    pids = tree_of(instance.process.pid)
+
+    assert len(pids) > 8
+    assert exposed_ports(pids) == []
+
+
+def test_ray_refuses_whoever_has_no_token(instance: Instance, tmp_path: Path) -> None:
+    """OP-02: the same client, without and with the token of the data directory."""
+    directory = DataDirectory.at(instance.data_dir)
+    location = read_location(directory.ray_file)
+    assert location is not None
+    code = f"import ray; ray.init({location.address!r}, logging_level='ERROR'); print('joined')"
+    # One attempt: Ray's client takes a refusal for a cluster that is still starting.
+    environment = {"HOME": str(tmp_path), "RAY_NUM_REDIS_GET_RETRIES": "1"}
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(directory.ray_token_file)}
+
+    said = [
+        subprocess.run(  # noqa: S603 - our own code
+            [sys.executable, "-c", code],
+            env={**environment, **loopback, **extra},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        ).stdout
+        for extra in ({}, token)
+    ]
+
+    assert ["joined" in each for each in said] == [False, True]
+
+
+def test_control_that_starts_again_finds_its_replicas(instance: Instance) -> None:
+    """Killed and respawned, it deploys nothing; callers are served all the time."""
+    before = replicas_of(instance)
+    served = [instance.infer().status_code]
+    os.kill(pid_of(instance, "serving.app.control"), signal.SIGKILL)
+    instance.expect("child_died", process="control")
+
+    def connected_again() -> bool:
+        served.append(instance.infer().status_code)
+        return bool(status_of(instance)["connected"])
+
+    assert eventually(connected_again)
+    assert {200} == set(served)
+    assert before == replicas_of(instance)
+
+
+def test_killed_replica_is_replaced_by_ray(instance: Instance) -> None:
+    """FT-02: 503 meanwhile, never a wrong answer or a hang, then another replica."""
+    before = replicas_of(instance)
+    os.kill(pid_of(instance, "ServeReplica:m:census-employment@1~"), signal.SIGKILL)
+    codes: set[int] = set()
+
+    def replaced() -> bool:
+        codes.add(instance.infer().status_code)
+        now = replicas_of(instance)
+        return now.get("1") not in (None, before["1"]) and instance.infer().status_code == 200
+
+    assert eventually(replaced)
+    assert codes <= {200, 503, 504}
+    assert before["2"] == replicas_of(instance)["2"]
+
+
+def test_stop_takes_ray_with_it(instance: Instance) -> None:
+    """Last: exit 0 within the grace; no process, no port, no socket and no temporary folder left."""
+    location = read_location(DataDirectory.at(instance.data_dir).ray_file)
+    assert location is not None
+    pids = tree_of(instance.process.pid)
+
+    status = instance.stop()
+
+    assert status == 0
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    assert not Path(location.temporary).exists()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", int(instance.url.rpartition(":")[2])))
+    assert (instance.data_dir / "logs" / "ray" / "raylet.out").exists()
