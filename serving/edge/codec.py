@@ -10,6 +10,7 @@ NaN or an infinity in an output becomes `null` in JSON, which has no literal for
 outputs keep every bit.
 """
 
+import dataclasses
 import itertools
 import math
 import re
@@ -48,6 +49,8 @@ MAX_TENSOR_BYTES: Final = 64 * 1024 * 1024
 _LONGEST_TIMEOUT_US: Final = 10**12
 _NON_FINITE: Final = re.compile(rb"[\[,:]\s*-?(?:NaN|Infinity)\b")
 _MAX_PACKERS: Final = 256
+_MAX_LAYOUTS: Final = 1024
+_MAX_LAYOUT_BYTES: Final = 1024
 _PACK_ELEMENTS: Final = 4096
 _FORMATS: Final = {
     "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
@@ -196,6 +199,37 @@ def _list_decoder(form: str, depth: int) -> Callable[[Buffer], list[Any]]:
     return msgspec.json.Decoder(element).decode
 
 
+class _Layout:
+    """What a JSON part says whose tensors all lie behind it: the same for every body after it."""
+
+    __slots__ = ("_ends", "_request", "size_bytes")
+
+    def __init__(self, request: InferenceRequest) -> None:
+        # Without the buffers: a layout must not keep a caller's body alive.
+        self._request = dataclasses.replace(request, inputs=())
+        self._ends = list(itertools.accumulate(map(len, request.inputs)))
+        self.size_bytes = request.size_bytes
+
+    def cut(self, body: memoryview, offset: int) -> InferenceRequest:
+        """The request whose tensors lie in `body` from `offset` on."""
+        known = self._request
+        start = offset
+        inputs = []
+        for end in self._ends:
+            inputs.append(body[start : offset + end])
+            start = offset + end
+        return InferenceRequest(
+            known.request_id,
+            known.rows,
+            tuple(inputs),
+            known.shapes,
+            known.size_bytes,
+            known.vetted,
+            known.timeout_s,
+            known.wanted,
+        )
+
+
 class Signature:
     """A model version as the wire sees it; made once per version."""
 
@@ -205,6 +239,7 @@ class Signature:
         self._outputs = {t.name: i for i, t in enumerate(version.outputs)}
         self._names = [orjson.dumps(t.name) for t in version.outputs]
         self._datatypes = [t.datatype.encode() for t in version.outputs]
+        self._layouts: dict[bytes, _Layout] = {}
         self._begin = b'{"model_name":%b,"model_version":%b' % (
             orjson.dumps(version.model),
             orjson.dumps(version.version),
@@ -217,13 +252,35 @@ class Signature:
 
         Raises a RequestInvalid that names what to change.
         """
-        message = _parse(body if json_bytes is None else body[:json_bytes])
+        if json_bytes is None:
+            return self._decode(body, body, len(body))
+        part = bytes(body[:json_bytes])
+        layout = self._layouts.get(part)
+        if layout is None:
+            request = self._decode(body, part, json_bytes)
+            self._remember(part, request)
+            return request
+        if len(body) != json_bytes + layout.size_bytes:
+            raise DataShapeMismatch(f"the tensors want {layout.size_bytes} bytes behind the JSON")
+        return layout.cut(body, json_bytes)
+
+    def _remember(self, part: bytes, request: InferenceRequest) -> None:
+        """Keeps what a JSON part means when all its tensors are binary: then it is all of it."""
+        if request.vetted or not all(isinstance(data, memoryview) for data in request.inputs):
+            return
+        if len(part) <= _MAX_LAYOUT_BYTES:
+            if len(self._layouts) >= _MAX_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[part] = _Layout(request)
+
+    def _decode(self, body: memoryview, part: bytes | memoryview, offset: int) -> InferenceRequest:
+        """Reads the JSON `part` and the binary tensors that lie in `body` from `offset` on."""
+        message = _parse(part)
         if len(message.inputs) != len(self._tensors):
             names = ", ".join(self._tensors)
             raise RequestInvalid(f"exactly these inputs are needed: {names}")
         buffers: list[Buffer] = [b""] * len(self._tensors)
         shapes: list[tuple[int, ...]] = [()] * len(self._tensors)
-        offset = len(body) if json_bytes is None else json_bytes
         vetted = True
         for tensor in message.inputs:
             index, known = self._find(tensor, buffers)
@@ -340,7 +397,7 @@ def _row_texts(block: TensorBlock, rows: int) -> list[bytes]:
     return text[2:-2].split(b"],[")
 
 
-def _parse(part: memoryview) -> _Message:
+def _parse(part: bytes | memoryview) -> _Message:
     try:
         return _decode_message(part)
     except RecursionError as error:
@@ -371,7 +428,7 @@ def _cut(body: memoryview, offset: int, tensor: _Input, known: _Tensor) -> memor
 
 def _rows(inputs: Sequence[_Input]) -> int:
     rows = inputs[0].shape[0]
-    if any(tensor.shape[0] != rows for tensor in inputs):
+    if len(inputs) > 1 and any(tensor.shape[0] != rows for tensor in inputs):
         raise ShapeInvalid("all inputs must have the same number of rows")
     return rows
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.core.batches import BatchPart, RowBatch, RowFailure, TensorBlock
@@ -173,6 +173,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return a_stand(tmp_path_factory.mktemp("stand")).pipeline
 
 
+@settings(max_examples=300)
 @given(steps=queue_steps)
 def test_every_call_has_one_fate_and_its_own_rows(pipeline: Pipeline, steps: list[Step]) -> None:
     """Whatever comes, leaves, breaks or expires in any order, nothing is lost, doubled or mixed."""
