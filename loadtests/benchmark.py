@@ -47,7 +47,8 @@ def main() -> int:
     options = _parse()
     plan = _plan(options)
     cases = _choose(options.only, skip_peer=options.skip_peer)
-    signal.signal(signal.SIGTERM, _terminated)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _interrupted)
     try:
         done = run(cases, plan, absolute_binds=_absolute_binds(options.ratios_only))
     except (ChildFailed, wrk.WrkFailed, OSError) as error:
@@ -186,8 +187,8 @@ def _private_folder(needed_bytes: int) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _terminated(*_: object) -> NoReturn:
-    """SIGTERM ends the run as Ctrl-C does, so that every server is ended."""
+def _interrupted(*_: object) -> NoReturn:
+    """Ctrl-C and SIGTERM leave through every context, so that every server is ended."""
     raise SystemExit(IMPOSSIBLE)
 
 

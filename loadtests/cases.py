@@ -1,8 +1,8 @@
 """What is measured, as data, in the order that needs the fewest starts.
 
 A case has one side, or two that are compared in pairs: each repetition measures both, in random
-order, and the ratio is taken within it. A side names a server: one is started when a case needs it
-and ended when the next one does not.
+order, and the ratio is taken within it; whichever is not measured stands idle beside the other. A
+side names a server: one is started when a case needs it and ended when the next one does not.
 
     product       the product with everything on; the log is synced before the answer
     log-process   the same, but an answer waits only until the kernel has its record

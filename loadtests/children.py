@@ -68,11 +68,12 @@ class Child:
             status = self._popen.wait(grace_s)
         except subprocess.TimeoutExpired:
             self._kill()
+            self._popen.wait(KILL_S)
             return f"{self.name} was still running {grace_s:g} s after SIGTERM, and was killed"
         left = self._kill()
         if left:
             return f"{self.name} left processes behind, which were killed: {left}"
-        return f"{self.name} ended with {status}: {self.last_words()}" if status else ""
+        return f"{self.name} ended with status {status}: {self.last_words()}" if status else ""
 
     def _kill(self) -> list[int]:
         """Kills what is left of the tree until nothing is; returns what there was at first."""
@@ -82,7 +83,6 @@ class Child:
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self._popen.poll()
             _clock.sleep(LOOK_S)
             found = _alive(self.account.pids())
         return first

@@ -60,7 +60,10 @@ class CgroupAccount:
         raise OSError(f"{self._folder}/cpu.stat does not tell usage_usec")
 
     def pids(self) -> list[int]:
-        return [int(pid) for pid in (self._folder / "cgroup.procs").read_text().split()]
+        try:
+            return [int(pid) for pid in (self._folder / "cgroup.procs").read_text().split()]
+        except FileNotFoundError:  # Closed: it could only be removed because it was empty.
+            return []
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # A zombie holds it; an empty cgroup costs nothing.

@@ -1,13 +1,15 @@
-"""What all tests share: how Hypothesis draws its examples, and one instance on a real Ray."""
+"""What all tests share: how Hypothesis draws its examples, and a place to tell a story in."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.catalogue import DOUBLER, TWIN, write_models
 from tests.instances import Instance
+from tests.places import InProcess
 
 # No deadline per example: machines that run tests are busy, and each test has a timeout anyway. In CI
 # the examples are the same at every run, so that a red run is about the change.
@@ -19,6 +21,17 @@ settings.load_profile("ci" if os.environ.get("CI") else "developer")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs Ray comes last, so that everything else runs without one beside it."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+
+
+@pytest.fixture
+async def in_process(tmp_path: Path) -> AsyncIterator[InProcess]:
+    """A gateway worker and its replicas in this process, without a control process."""
+    place = InProcess(tmp_path)
+    try:
+        await place.start()
+        yield place
+    finally:
+        await place.aclose()
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ def an_order(
         sockets=str(folder),
         keys=str(folder / "keys"),
         logs=str(folder),
+        instance="a-run",
         settings=(settings or Settings()).model_dump_json(),
     )
 

@@ -53,6 +53,7 @@ class Child:
         self._clock = clock
         self._process: Process | None = None
         self._stopping = asyncio.Event()
+        self._respawn = True
 
     @property
     def name(self) -> str:
@@ -71,7 +72,7 @@ class Child:
             started_ns = self._clock.monotonic_ns()
             self._process = await self._spawn()
             status = await self._process.wait()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or not self._respawn:
                 return
             self._exited(self, status)
             if self._clock.monotonic_ns() - started_ns > SETTLED_S * 1e9:
@@ -80,6 +81,10 @@ class Child:
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
             self.restarts += 1
+
+    def leave_dead(self) -> None:
+        """From now on a death is final: the whole instance is about to stop."""
+        self._respawn = False
 
     async def stop(self, *, grace_s: float) -> bool:
         """SIGTERM, then SIGKILL after `grace_s`; says whether SIGTERM was enough."""

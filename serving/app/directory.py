@@ -3,6 +3,7 @@
     lock                    held by the supervisor; a second `serving up` is refused
     keys/                   the local issuer's key and the secret between our own processes
     run/settings.json       effective settings, read by every child
+    run/instance            names this run; replicas of an earlier one are not taken for ours
     run/ray.json            where the embedded Ray cluster answers, and its temporary folder
     run/<process>.error     why a child gave up, in one JSON object
     run/stopping            exists once the whole product stops
@@ -17,13 +18,14 @@ Folders have mode 0700, files 0600. A Unix socket's path has at most 107 bytes; 
 `run` would be longer, every socket moves to a short private folder instead.
 """
 
+import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,6 +77,11 @@ class DataDirectory:
         return self.run / "snapshot.json"
 
     @property
+    def instance(self) -> str:
+        """The name that `prepare` gave this run."""
+        return (self.run / "instance").read_text()
+
+    @property
     def sockets(self) -> Path:
         """The folder of the sockets: `run`, or the short one recorded there by `prepare`."""
         try:
@@ -113,7 +120,7 @@ class DataDirectory:
     def error_file(self, process: str) -> Path:
         return self.run / f"{process}.error"
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Makes the directory if need be and holds it. Raises DataDirectoryInUse, StartFailed."""
         self._open_root()
@@ -139,6 +146,7 @@ class DataDirectory:
             log.unlink()
         for folder in (self.run, self.keys, self.logs):
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        (self.run / "instance").write_text(secrets.token_hex(4))
         longest = os.fsencode(self.run / LONGEST_SOCKET_NAME)
         if len(longest) > MAX_SOCKET_PATH_BYTES:
             (self.run / "socket_dir").write_text(tempfile.mkdtemp(prefix="serving-"))
@@ -147,9 +155,10 @@ class DataDirectory:
     def cut_logs(self, *, max_bytes: int) -> None:
         """Moves the content of logs that have grown too long aside, once; writers append on."""
         for log in self.logs.glob("*.log"):
-            if log.stat().st_size > max_bytes:
-                shutil.copyfile(log, log.with_suffix(".log.1"))
-                os.truncate(log, 0)
+            with contextlib.suppress(OSError):  # A full disk: the next look may succeed.
+                if log.stat().st_size > max_bytes:
+                    shutil.copyfile(log, log.with_suffix(".log.1"))
+                    os.truncate(log, 0)
 
     def clear_run(self) -> None:
         """Removes what only a running instance needs: sockets, addresses, settings."""

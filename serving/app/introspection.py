@@ -66,7 +66,11 @@ def url_of(host: str, port: int) -> str:
 
 async def answers_ready(url: str) -> bool:
     """Whether the inference port says that it is ready."""
-    async with httpx.AsyncClient(verify=False, timeout=TIMEOUT_S) as client:  # noqa: S501 - no TLS
+    async with httpx.AsyncClient(
+        verify=False,  # noqa: S501 - there is no TLS
+        trust_env=False,  # A proxy of the environment is for other machines.
+        timeout=TIMEOUT_S,
+    ) as client:
         try:
             answer = await client.get(f"{url}/v2/health/ready")
         except httpx.HTTPError:

@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 def run_control(settings: Settings, engine: Engine) -> None:
     """Until SIGTERM. Raises SpecificationInvalid, ArtifactInvalid, AddressInUse, StartFailed."""
     directory = DataDirectory.at(settings.data_dir)
-    places = Places(directory.replica_sockets, directory.keys, directory.logs)
+    places = Places(directory.replica_sockets, directory.keys, directory.logs, directory.instance)
     desired = read_desired(settings, places)
     asyncio.run(_run(settings, directory, desired, engine))
 

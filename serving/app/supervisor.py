@@ -47,6 +47,7 @@ CONTROL_SHARE_S: Final = 8.0
 HEAD_SHARE_S: Final = 5.0
 KILL_SHARE_S: Final = 1.0
 LOOK_S: Final = 0.1
+SAME_REQUEST_S: Final = 0.3
 HOUSEKEEPING_S: Final = 1.0
 DEATHS_WHILE_STARTING: Final = 3
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
@@ -65,12 +66,13 @@ class Supervisor:
         self._failure: StartFailed | None = None
         self._starting = True
         self._asked = asyncio.Event()
+        self._asked_ns = 0
         self._forced = False
 
     async def run(self) -> bool:
         """Runs until SIGINT or SIGTERM; says whether everything ended without force.
 
-        A second signal kills everything at once. Raises DataDirectoryInUse, AddressInUse,
+        A second SIGINT kills everything at once. Raises DataDirectoryInUse, AddressInUse,
         StartFailed; by then nothing is left running.
         """
         with self._directory.locked():
@@ -188,19 +190,28 @@ class Supervisor:
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(each, self._signalled)
+        loop.add_signal_handler(signal.SIGTERM, self._ask)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
 
-    def _signalled(self) -> None:
-        if self._asked.is_set():
+    def _ask(self) -> None:
+        if not self._asked.is_set():
+            self._asked_ns = self._clock.monotonic_ns()
+            self._asked.set()
+
+    def _interrupt(self) -> None:
+        """A first Ctrl-C asks, a later one insists. What wraps us may send the first one twice."""
+        waited_s = (self._clock.monotonic_ns() - self._asked_ns) / 1e9
+        if self._asked.is_set() and waited_s > SAME_REQUEST_S:
             self._forced = True
             kill_descendants()
-        self._asked.set()
+        self._ask()
 
     async def _stop(self) -> bool:
         """Ends everything within `STOP_S`, in the order of the data path."""
         self._starting = False
-        self._asked.set()
+        self._ask()
+        for child in self._children:
+            child.leave_dead()
         began_ns = self._clock.monotonic_ns()
         self._directory.announce_stop()
         gateways = [child for child in self._children if child.name not in (CONTROL, HEAD)]

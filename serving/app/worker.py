@@ -21,6 +21,7 @@ from serving.access.keys import internal_secret
 from serving.access.tokens import Authenticator
 from serving.app.child import run_child, stop_event
 from serving.app.directory import DataDirectory
+from serving.app.introspection import url_of
 from serving.app.worker_metrics import read_families
 from serving.core.clock import SystemClock
 from serving.core.models import ModelVersion
@@ -101,7 +102,7 @@ class Worker:
         )
         read_families(self)
         follower = SnapshotFollower(
-            url=f"http://{settings.control.host}:{settings.control.port}",
+            url=url_of(settings.control.host, settings.control.port),
             secret=internal_secret(self._directory.keys),
             copy=self._directory.gateway_snapshot(self._index),
             apply=self.apply,
@@ -114,6 +115,15 @@ class Worker:
             asyncio.create_task(follower.run()),
             asyncio.create_task(self._sweep()),
         ]
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping` is set. Raises what ended a task that should never end: without
+        deadlines or snapshots a worker that goes on is worse than one that starts again."""
+        asked = asyncio.create_task(stopping.wait())
+        done, _ = await asyncio.wait({asked, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        for task in done:
+            task.result()
 
     async def aclose(self) -> None:
         """Drains: nothing new, what runs is answered, the log is sealed."""
@@ -198,10 +208,12 @@ async def serve(settings: Settings, index: int) -> None:
     # Only what a surprise leaves behind: the request path makes no cycles.
     gc.set_threshold(50_000, 50, 50)
     logger.info("worker serves", port=settings.http.port)
-    await stopping.wait()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_S + 5):
-            await worker.aclose()
+    try:
+        await worker.run(stopping)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S + 5):
+                await worker.aclose()
 
 
 def main(settings: Settings, index: int) -> None:

@@ -20,11 +20,15 @@ Role = Literal["stable", "shadow"]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a replica finds what it shares with the other processes. Absolute folders."""
+    """Where a replica finds what it shares with the other processes. Absolute folders.
+
+    instance: the run they belong to; replicas of an earlier run had other sockets.
+    """
 
     sockets: Path
     keys: Path
     logs: Path
+    instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ def _plans(
                 sockets=str(places.sockets),
                 keys=str(places.keys),
                 logs=str(places.logs),
+                instance=places.instance,
                 settings=settings.model_dump_json(),
             ),
             min_replicas=deployment.min_replicas,

@@ -50,7 +50,7 @@ RouteFunction = Callable[[Request], Reply | Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row of the table: `path` may hold `{name}` for a whole segment."""
+    """One row of the table: `path` may hold `{name}` for a whole segment, which is not empty."""
 
     method: str
     path: str
@@ -63,7 +63,7 @@ class Route:
             return None
         arguments = {}
         for wanted, segment in zip(pattern, segments, strict=True):
-            if wanted.startswith("{"):
+            if wanted.startswith("{") and segment:
                 arguments[wanted[1:-1]] = segment
             elif wanted != segment:
                 return None

@@ -142,6 +142,7 @@ class Pipeline:
             # Outermost: what cannot be recorded or told is nobody's answer, and nobody waits for it.
             logger.exception("an answer cannot be used", model=frame.queue.version.key)
             for call in served:
+                call.outputs = ()
                 self._fail(call, Fate.INVALID_OUTPUT, _explain(RowFailure.INVALID_OUTPUT))
 
     def _serve(self, calls: list[Call], outputs: tuple[TensorBlock, ...]) -> None:

@@ -53,7 +53,10 @@ class SnapshotFollower:
             logger.warning("the snapshot on disk is not readable", error=str(error))
 
     async def run(self) -> None:
-        async with httpx.AsyncClient(base_url=self._url, headers=self._headers) as client:
+        # No proxy of the environment stands between our own processes, nor learns their secret.
+        async with httpx.AsyncClient(
+            base_url=self._url, headers=self._headers, trust_env=False
+        ) as client:
             while True:
                 try:
                     await self._poll(client)

@@ -23,6 +23,7 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, Loggi
 
 from serving.errors import NotReady, StartFailed
 from serving.inference import scaling
+from serving.inference.causes import cause_of
 from serving.inference.plans import PREFIX, ApplicationPlan, ApplicationReport, State
 from serving.inference.replica import Replica
 from serving.inference.unstable import missing_symbols
@@ -170,15 +171,6 @@ def _report(overview: ApplicationStatusOverview) -> ApplicationReport:
         details = [each.message for each in overview.deployments.values() if each.message]
         message = cause_of("\n".join([overview.message, *details]))
     return ApplicationReport(state, replicas, message)
-
-
-def cause_of(message: str) -> str:
-    """The line that says why, out of a message of Serve's with tracebacks in it."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    ours = [line for line in lines if line.startswith("serving.errors.")]
-    if ours:
-        return ours[-1].partition(": ")[2]
-    return lines[-1] if lines else "no reason given"
 
 
 @contextmanager

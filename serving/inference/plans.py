@@ -22,13 +22,17 @@ _FINGERPRINT_DIGITS: Final = 8
 
 
 class ReplicaOrder(msgspec.Struct, frozen=True):
-    """Everything a replica needs. settings: the effective settings as JSON; paths are absolute."""
+    """Everything a replica needs. Paths are absolute.
+
+    instance: the run of the product that it belongs to. settings: effective, as JSON.
+    """
 
     version: ModelVersion
     artifact: str
     sockets: str
     keys: str
     logs: str
+    instance: str
     settings: str
 
     def effective_settings(self) -> Settings:

@@ -116,6 +116,18 @@ async def test_stopping_ends_the_back_off(child: Callable[[str], Child], deaths:
     assert deaths.statuses == [3]
 
 
+async def test_death_before_the_end_is_final(child: Callable[[str], Child], deaths: Deaths) -> None:
+    """Nothing is started again while everything else is being stopped."""
+    it = child(WAITING)
+    keeping = asyncio.create_task(it.keep())
+    await said(it, "up")
+    it.leave_dead()
+    it.kill()
+
+    await asyncio.wait_for(keeping, 10)
+    assert (deaths.statuses, it.restarts) == ([], 0)
+
+
 async def test_child_has_its_own_session_and_the_planned_environment(
     child: Callable[[str], Child],
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serving.app.supervisor import SAME_REQUEST_S
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
 from tests.instances import CENSUS, Instance
@@ -160,7 +161,7 @@ def test_start_that_takes_too_long_is_given_up_with_what_it_waited_for(tmp_path:
         assert "not ready within control.ready_timeout_s = 0.05: waiting for" in complaint
 
 
-def test_second_signal_kills_at_once(tmp_path: Path) -> None:
+def test_second_interrupt_kills_at_once(tmp_path: Path) -> None:
     """A worker that cannot end in time does not hold up who insists."""
     with Instance(tmp_path) as instance:
         instance.expect("ready")
@@ -168,9 +169,21 @@ def test_second_signal_kills_at_once(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGSTOP)  # It will not answer to SIGTERM.
         instance.process.send_signal(signal.SIGINT)
         instance.expect("stopping")
+        SystemClock().sleep(2 * SAME_REQUEST_S)  # Two that come together count as one.
 
         assert instance.stop(with_signal=signal.SIGINT) == 1
         assert instance.processes() == []
+
+
+def test_request_that_arrives_twice_is_one_request(tmp_path: Path) -> None:
+    """What wraps a command may repeat a signal; the stop is as clean as with one."""
+    with Instance(tmp_path) as instance:
+        instance.expect("ready")
+        for each in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            instance.process.send_signal(each)
+
+        assert instance.stop() == 0
+        assert instance.expect("stopped")["killed"] == []
 
 
 def pids_of(instance: Instance, module: str) -> list[int]:

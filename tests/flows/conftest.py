@@ -1,23 +1,9 @@
 """The places in which every story is told."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from tests.instances import Instance
 from tests.places import InProcess, Place
-
-
-@pytest.fixture
-async def in_process(tmp_path: Path) -> AsyncIterator[InProcess]:
-    """A worker and its replicas in this process."""
-    place = InProcess(tmp_path)
-    try:
-        await place.start()
-        yield place
-    finally:
-        await place.aclose()
 
 
 @pytest.fixture(params=["in_process", pytest.param("on_ray", marks=pytest.mark.ray)])

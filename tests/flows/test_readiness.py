@@ -1,6 +1,7 @@
+import asyncio
 from dataclasses import replace
 
-from tests.places import InProcess, eventually_async
+from tests.places import InProcess, eventually, eventually_async
 
 READY = "/v2/health/ready"
 
@@ -26,3 +27,16 @@ async def test_ready_only_while_every_version_has_a_replica(in_process: InProces
     assert without.json()["code"] == "not_ready"
     assert without.json()["error"] == "waiting for twin@1"
     assert (model.status_code, model.json()["code"]) == (503, "not_ready")
+
+
+async def test_replicas_that_come_and_go_leave_nothing_behind(in_process: InProcess) -> None:
+    """After many changes of the endpoints there are as many tasks and connections as before."""
+    worker, snapshot = in_process.worker, in_process.snapshot
+    tasks = len(asyncio.all_tasks())
+    for epoch in range(2, 12):
+        endpoints = snapshot.endpoints if epoch % 2 else ()
+        worker.apply(replace(snapshot, epoch=epoch, endpoints=endpoints))
+        await eventually(lambda wanted=bool(endpoints): (worker.not_ready() is None) == wanted)  # type: ignore[misc]
+
+    await eventually(lambda: len(asyncio.all_tasks()) == tasks)
+    assert [await in_process.place.connected(key) for key in ("doubler@1", "twin@1")] == [1, 1]

@@ -43,10 +43,12 @@ async def test_refused_request_has_a_stable_code_and_no_record(place: Place, cod
     status, path, body = REFUSED[code]
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     subject = f"refused-{code}"
+    before = await place.metric("serving_refusals_total", code=code)
     async with place.client(subject) as client:
         answer = await client.post(path, content=content)
 
     assert (answer.status_code, code_of(answer)) == (status, code)
+    assert await place.metric("serving_refusals_total", code=code) == before + 1
     assert [record for record in place.records() if record.principal == subject] == []
 
 

@@ -168,6 +168,18 @@ class MemoryLink:
         return frame
 
 
+class BrokenLink(MemoryLink):
+    """A link whose first frame cannot be written."""
+
+    broken = True
+
+    def send(self, sink: Frame) -> None:
+        if self.broken:
+            self.broken = False
+            raise RuntimeError("cannot be written")
+        super().send(sink)
+
+
 def answer_to(
     batch: RowBatch, function: Callable[[Array], Array], failures: dict[int, RowFailure]
 ) -> BatchAnswer:
@@ -363,6 +375,16 @@ def a_stand(folder: Path, **groups: object) -> Stand:
     )
     pipeline.apply(a_snapshot())
     return Stand(pipeline, log, clock, turns, metrics, issuer)
+
+
+def counted(stand: Stand, name: str, *labels: str) -> float:
+    """The value of a series; labels as `name="value"`."""
+    text = stand.metrics.families.render()[0].decode()
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in text.splitlines()
+        if line.startswith(name) and all(label in line for label in labels)
+    )
 
 
 def a_snapshot(

@@ -7,12 +7,13 @@ import pytest
 
 from serving.core.clock import ManualClock
 from serving.core.models import ModelVersion
-from serving.gateway.batching import MAX_ATTEMPTS, Frame, VersionQueue
+from serving.gateway.batching import MAX_ATTEMPTS, VersionQueue
 from serving.gateway.calls import Call
 from serving.telemetry.traces import TraceContext
 from tests.gateway.stand import (
     DOUBLER,
     VARIABLE,
+    BrokenLink,
     MemoryLink,
     Stand,
     Telling,
@@ -416,18 +417,6 @@ def test_models_may_accept_what_is_not_finite(make_bench: MakeBench) -> None:
 
 
 # -- what must not happen --------------------------------------------------------------------------
-
-
-class BrokenLink(MemoryLink):
-    """A link whose first frame cannot be written."""
-
-    broken = True
-
-    def send(self, sink: Frame) -> None:
-        if self.broken:
-            self.broken = False
-            raise RuntimeError("cannot be written")
-        super().send(sink)
 
 
 def test_frame_that_cannot_be_sent_costs_only_its_own_calls(bench: Bench) -> None:

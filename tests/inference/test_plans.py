@@ -12,6 +12,7 @@ CHANGES: list[ApplicationPlan] = [
     msgspec.structs.replace(PLAN, max_replicas=2),
     msgspec.structs.replace(PLAN, num_gpus=0.5),
     msgspec.structs.replace(PLAN, order=an_order(a_version(), folder=Path("/elsewhere"))),
+    msgspec.structs.replace(PLAN, order=msgspec.structs.replace(PLAN.order, instance="next")),
     msgspec.structs.replace(
         PLAN,
         order=an_order(a_version(), settings=Settings(inference=InferenceSettings(threads=2))),

@@ -100,6 +100,17 @@ def exposed_ports(pids: list[int]) -> list[str]:
     return exposed
 
 
+def test_this_ray_has_every_symbol_that_is_used() -> None:
+    """A version of Ray that moved a private symbol fails here, not in production."""
+    code = "from serving.inference.unstable import missing_symbols; print(missing_symbols())"
+
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
 def test_prediction_goes_through_a_replica_that_ray_holds(instance: Instance) -> None:
     """Answered by version 1 at the first try after ready; two applications run."""
     answer = instance.infer()

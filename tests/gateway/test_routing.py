@@ -1,0 +1,91 @@
+from dataclasses import replace
+
+import pytest
+
+from serving.core.clock import ManualClock
+from serving.core.models import BatchLimits, ModelName, ModelVersion, VersionName
+from serving.core.traffic import Snapshot, TrafficPolicy
+from serving.errors import ModelNotFound
+from serving.gateway.batching import VersionQueue
+from serving.gateway.routing import RoutingTable
+from tests.gateway.stand import CANDIDATE, DOUBLER, Stand, Telling, Turns, a_queue, a_snapshot
+
+
+def a_table(snapshot: Snapshot, before: RoutingTable | None = None) -> RoutingTable:
+    return RoutingTable(snapshot, before.queues if before else {}, make_queue)
+
+
+def make_queue(version: ModelVersion) -> VersionQueue:
+    return a_queue(version, outcomes=Telling(), clock=ManualClock(), turns=Turns())
+
+
+def test_model_is_answered_by_its_stable_version() -> None:
+    """The policy's stable version answers, its shadows get copies, and the epoch is known."""
+    route = a_table(a_snapshot(epoch=3)).choose("doubler")
+
+    assert (route.stable.version, route.epoch) == (DOUBLER, 3)
+    assert [queue.version for queue in route.shadows] == [CANDIDATE]
+
+
+def test_unknown_model_and_version_are_not_found() -> None:
+    """Nothing is served that the snapshot does not name."""
+    table = a_table(a_snapshot())
+
+    with pytest.raises(ModelNotFound):
+        table.choose("other")
+    with pytest.raises(ModelNotFound):
+        table.pinned("doubler", "9")
+
+
+def test_policy_of_an_unknown_version_has_no_route() -> None:
+    """A policy whose stable version is not in the snapshot serves nothing rather than another."""
+    snapshot = a_snapshot()
+    broken = TrafficPolicy(ModelName("doubler"), VersionName("9"))
+
+    table = a_table(replace(snapshot, policies=(broken,)))
+
+    assert list(table.routes) == []
+
+
+def test_shadow_of_an_unknown_version_is_left_out() -> None:
+    """A candidate that is not there yet does not keep the model from serving."""
+    table = a_table(a_snapshot(shadows=("2", "9")))
+
+    assert [queue.version.version for queue in table.choose("doubler").shadows] == ["2"]
+
+
+def test_only_the_stable_version_has_shadows() -> None:
+    """Answers of a candidate are mirrored to nobody."""
+    table = a_table(a_snapshot())
+
+    stable, candidate = table.queues["doubler@1"], table.queues["doubler@2"]
+
+    assert (len(table.shadows_of(stable)), table.shadows_of(candidate)) == (1, ())
+
+
+def test_unchanged_versions_keep_their_queues() -> None:
+    """A new snapshot does not disturb the calls of versions that stay as they are."""
+    before = a_table(a_snapshot())
+    after = a_table(a_snapshot(epoch=2, shadows=()), before)
+
+    assert after.queues["doubler@1"] is before.queues["doubler@1"]
+    assert after.shadows_of(after.queues["doubler@1"]) == ()
+
+
+def test_changed_version_gets_a_queue_of_its_own() -> None:
+    """Other limits under the same name are another version: its rows must not meet the old ones."""
+    before = a_table(a_snapshot())
+    changed = replace(DOUBLER, batching=BatchLimits(max_batch_size=4))
+    after = a_table(a_snapshot(changed, CANDIDATE, epoch=2), before)
+
+    assert after.queues["doubler@1"] is not before.queues["doubler@1"]
+    assert after.queues["doubler@2"] is before.queues["doubler@2"]
+
+
+def test_pipeline_swaps_the_table_at_once(stand: Stand) -> None:
+    """Requests see one policy or the other, never a mixture."""
+    old = stand.pipeline.table
+    stand.pipeline.apply(a_snapshot(CANDIDATE, epoch=2, shadows=()))
+
+    assert old.choose("doubler").stable.version == DOUBLER
+    assert stand.pipeline.table.choose("doubler").stable.version == CANDIDATE
