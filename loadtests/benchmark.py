@@ -1,6 +1,6 @@
 """The benchmark: ceilings, the product with everything on, and a plain Ray Serve application.
 
-    python -m loadtests.benchmark             all cases; on two cores about half an hour
+    python -m loadtests.benchmark             all cases; 20 minutes of windows, more when some are dropped
     python -m loadtests.benchmark --quick     one window of 2 s each: for CI, not for reporting
     python -m loadtests.benchmark --only 'm1-json-*' m2-binary-c128
 

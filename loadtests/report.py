@@ -54,8 +54,9 @@ def as_text(report: Report) -> str:
         _ceilings(report),
         _cases(report),
         *(_verdicts(kind, report.verdicts) for kind in TITLES),
+        *(f"fault: {fault}" for fault in report.faults),
     ]
-    return "\n\n".join(parts) + f"\n\n{conclusion(report)}\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def as_json(report: Report) -> bytes:
@@ -153,9 +154,11 @@ def _cases(report: Report) -> str:
     plan = report.plan
     note = (
         f"{plan.repetitions} repetitions of {plan.seconds:g} s; median, CPU: minimum; "
-        "ratio: first line over second, per repetition"
+        "ratio: first line over second, per repetition; others: their share of the machine"
     )
-    return f"cases: {note}\n" + table((*heads, "generator", "cores", "ratio", "windows"), rows)
+    return f"cases: {note}\n" + table(
+        (*heads, "generator", "cores", "ratio", "others", "windows"), rows
+    )
 
 
 def _case_rows(case: CaseSummary) -> list[tuple[str, ...]]:
@@ -164,8 +167,8 @@ def _case_rows(case: CaseSummary) -> list[tuple[str, ...]]:
         windows += f", {case.disturbed} DISTURBED"
     first, *others = [_side_cells(side) for side in case.sides]
     return [
-        (case.name, *first, _ratio(case.ratio), windows),
-        *(("", *cells, "", "") for cells in others),
+        (case.name, *first, _ratio(case.ratio), f"{case.others:.0%}", windows),
+        *(("", *cells, "", "", "") for cells in others),
     ]
 
 

@@ -44,7 +44,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class CaseSummary:
-    """A case as it is reported."""
+    """A case as it is reported. others: share of the machine that others used; the median."""
 
     name: str
     sides: tuple[SideSummary, ...]
@@ -52,6 +52,7 @@ class CaseSummary:
     repetitions: int
     dropped: int
     disturbed: int
+    others: float
 
 
 def summarise(result: CaseResult) -> CaseSummary:
@@ -66,6 +67,7 @@ def summarise(result: CaseResult) -> CaseSummary:
         repetitions=len(result.repetitions),
         dropped=result.dropped,
         disturbed=result.disturbed,
+        others=median(each.others for each in result.repetitions),
     )
 
 

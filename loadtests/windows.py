@@ -4,6 +4,10 @@ A repetition measures every side of a case once, in random order, each between t
 spin loop. When the two differ by more than 3 %, or the hypervisor took more than 1 % of the time, a
 neighbour had the machine: the whole repetition is dropped and tried again. After some attempts the
 last one is kept, and marked, because a figure with a warning is worth more than none.
+
+A neighbour that stays the whole time escapes the loop, so each repetition also tells what share of
+the machine others used: everything but the server and the generator, kernel threads and idle servers
+of the same case included.
 """
 
 from collections.abc import Sequence
@@ -14,12 +18,15 @@ from typing import Final, Protocol
 import numpy as np
 
 from loadtests.cases import Case, Side
+from loadtests.cpu import TICKS_PER_S
 from serving.core.clock import SystemClock
 
 MAX_DRIFT: Final = 0.03
 MAX_STEAL: Final = 0.01
 SPINS: Final = 7
 SPIN_LOOPS: Final = 300_000
+_USED_FIELDS: Final = slice(3)
+"""user, nice, system; interrupts are nobody's."""
 _STEAL_FIELD: Final = 7
 _CPU_FIELDS: Final = 8
 """Of the first line of /proc/stat: user to steal; guest time is in user already."""
@@ -53,11 +60,12 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """windows: in the order of the case's sides. drift and steal: shares, the worst of them."""
+    """windows: in the order of the case's sides. drift, steal, others: shares, the worst of them."""
 
     windows: tuple[Window, ...]
     drift: float
     steal: float
+    others: float
 
     @property
     def disturbed(self) -> bool:
@@ -120,20 +128,31 @@ def _repeat(
     case: Case, subjects: Sequence[Subject], order: Sequence[int], *, seconds: float
 ) -> Repetition:
     windows: dict[int, Window] = {}
-    drifts, steals = [], []
+    drifts, steals, others = [], [], []
     for index in order:
         spin_ms, times = _spin_ms(), _cpu_times()
-        windows[index] = subjects[index].measure(case.sides[index], seconds=seconds)
-        steals.append(_steal_share(times, _cpu_times()))
+        window = windows[index] = subjects[index].measure(case.sides[index], seconds=seconds)
+        spent = [late - early for early, late in zip(times, _cpu_times(), strict=True)]
+        steals.append(spent[_STEAL_FIELD] / max(sum(spent), 1))
+        others.append(others_share(spent, own_s=window.cpu_s + window.generator_cpu_s))
         drifts.append(relative_difference(spin_ms, _spin_ms()))
     return Repetition(
-        tuple(windows[index] for index in range(len(order))), drift=max(drifts), steal=max(steals)
+        tuple(windows[index] for index in range(len(order))),
+        drift=max(drifts),
+        steal=max(steals),
+        others=max(others),
     )
 
 
 def relative_difference(first: float, second: float) -> float:
     """How far apart two positive numbers are, as a share of the smaller."""
     return abs(first - second) / min(first, second)
+
+
+def others_share(spent_ticks: Sequence[int], *, own_s: float) -> float:
+    """Share of all CPU time that was used, and not by us. spent_ticks: as `/proc/stat` orders them."""
+    used_s = sum(spent_ticks[_USED_FIELDS]) / TICKS_PER_S
+    return max(used_s - own_s, 0.0) * TICKS_PER_S / max(sum(spent_ticks), 1)
 
 
 def _spin_ms() -> float:
@@ -152,8 +171,3 @@ def _cpu_times() -> list[int]:
     """Ticks of all CPUs by kind since the start of the machine."""
     with Path("/proc/stat").open() as lines:
         return [int(field) for field in lines.readline().split()[1 : 1 + _CPU_FIELDS]]
-
-
-def _steal_share(before: Sequence[int], after: Sequence[int]) -> float:
-    spent = [late - early for early, late in zip(before, after, strict=True)]
-    return spent[_STEAL_FIELD] / max(sum(spent), 1)

@@ -118,7 +118,7 @@ def tensors(
     draw: st.DrawFn, datatype: st.SearchStrategy[str] | None = None, *, finite: bool = True
 ) -> Tensor:
     """Any tensor of one to four dimensions, none of them zero."""
-    name = draw(datatype or datatypes())
+    name = draw(datatypes() if datatype is None else datatype)
     shape = draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=4))
     dtype = DTYPES[name]
     elements = hnp.from_dtype(dtype, allow_nan=not finite, allow_infinity=not finite)

@@ -47,6 +47,7 @@ MAX_TENSOR_BYTES: Final = 64 * 1024 * 1024
 """Of one input, counted in its datatype: JSON digits can be shorter than what they stand for."""
 
 _LONGEST_TIMEOUT_US: Final = 10**12
+_IN_A_SHAPE: Final = re.compile(r"\$\.inputs\[\d+\]\.shape")
 _NON_FINITE: Final = re.compile(rb"[\[,:]\s*-?(?:NaN|Infinity)\b")
 _MAX_PACKERS: Final = 256
 _MAX_LAYOUTS: Final = 1024
@@ -139,7 +140,7 @@ class _Tensor:
         try:
             return self._decode_flat(raw)
         except msgspec.DecodeError as error:
-            if len(shape) == 1 or not len(raw):
+            if len(shape) == 1 or "got `array`" not in str(error):
                 raise self._unreadable(raw, error) from error
         return self._nested_values(raw, shape)
 
@@ -202,26 +203,25 @@ def _list_decoder(form: str, depth: int) -> Callable[[Buffer], list[Any]]:
 class _Layout:
     """What a JSON part says whose tensors all lie behind it: the same for every body after it."""
 
-    __slots__ = ("_ends", "_request", "size_bytes")
+    __slots__ = ("_request", "_spans", "size_bytes")
 
-    def __init__(self, request: InferenceRequest) -> None:
+    def __init__(self, request: InferenceRequest, order: Sequence[int]) -> None:
+        """order: which input of the version each tensor of the message is."""
         # Without the buffers: a layout must not keep a caller's body alive.
         self._request = dataclasses.replace(request, inputs=())
-        self._ends = list(itertools.accumulate(map(len, request.inputs)))
-        self.size_bytes = request.size_bytes
+        self._spans = [(0, 0)] * len(order)
+        self.size_bytes = 0
+        for index in order:
+            start, self.size_bytes = self.size_bytes, self.size_bytes + len(request.inputs[index])
+            self._spans[index] = (start, self.size_bytes)
 
     def cut(self, body: memoryview, offset: int) -> InferenceRequest:
         """The request whose tensors lie in `body` from `offset` on."""
         known = self._request
-        start = offset
-        inputs = []
-        for end in self._ends:
-            inputs.append(body[start : offset + end])
-            start = offset + end
         return InferenceRequest(
             known.request_id,
             known.rows,
-            tuple(inputs),
+            tuple([body[offset + start : offset + end] for start, end in self._spans]),
             known.shapes,
             known.size_bytes,
             known.vetted,
@@ -240,6 +240,7 @@ class Signature:
         self._names = [orjson.dumps(t.name) for t in version.outputs]
         self._datatypes = [t.datatype.encode() for t in version.outputs]
         self._layouts: dict[bytes, _Layout] = {}
+        self._has_bool = any(tensor.datatype == "BOOL" for tensor in version.inputs)
         self._begin = b'{"model_name":%b,"model_version":%b' % (
             orjson.dumps(version.model),
             orjson.dumps(version.version),
@@ -265,13 +266,17 @@ class Signature:
         return layout.cut(body, json_bytes)
 
     def _remember(self, part: bytes, request: InferenceRequest) -> None:
-        """Keeps what a JSON part means when all its tensors are binary: then it is all of it."""
-        if request.vetted or not all(isinstance(data, memoryview) for data in request.inputs):
+        """Keeps what a JSON part means when all its tensors are binary: then it is all of it.
+
+        Not where there is a BOOL: whether its bytes are 0 or 1 is seen in each body anew.
+        """
+        if len(part) > _MAX_LAYOUT_BYTES or self._has_bool:
             return
-        if len(part) <= _MAX_LAYOUT_BYTES:
+        if all(isinstance(data, memoryview) for data in request.inputs):
             if len(self._layouts) >= _MAX_LAYOUTS:
                 self._layouts.clear()
-            self._layouts[part] = _Layout(request)
+            order = [self._tensors[tensor.name][0] for tensor in _parse(part).inputs]
+            self._layouts[part] = _Layout(request, order)
 
     def _decode(self, body: memoryview, part: bytes | memoryview, offset: int) -> InferenceRequest:
         """Reads the JSON `part` and the binary tensors that lie in `body` from `offset` on."""
@@ -403,7 +408,7 @@ def _parse(part: bytes | memoryview) -> _Message:
     except RecursionError as error:
         raise JsonTooDeep("the JSON is nested too deeply") from error
     except msgspec.ValidationError as error:
-        if "$.inputs[...].shape" in str(error):
+        if _IN_A_SHAPE.search(str(error)):
             raise ShapeInvalid(f"not a shape: {str(error)[:160]}") from error
         raise RequestInvalid(f"not an inference request: {str(error)[:160]}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -72,6 +72,10 @@ class State(IntEnum):
     CLOSED = 6
 
 
+_IDLE: Final = State.IDLE
+_RUNNING: Final = State.RUNNING
+
+
 class SizedBody:
     """Collects a body of known length. Takes memory as bytes come, not as they are promised."""
 
@@ -134,13 +138,13 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._state == State.IDLE:
+        if self._state == _IDLE:
             end = data.find(b"\r\n\r\n") + 4
             head = self._known(data[:end])
             if head is not None and head.content_length == len(data) - end:
                 # The common case: a known head and its whole body in one segment.
                 self._head = head
-                self._state = State.RUNNING
+                self._state = _RUNNING
                 self._server.application(head, memoryview(data)[end:], self)
                 return
         self._receive(data)
@@ -164,7 +168,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, payload: bytes) -> None:
         head = self._head
-        if self._state != State.RUNNING or head is None:
+        if self._state != _RUNNING or head is None:
             return
         self._gone = None
         if not head.keep_alive or self._server.draining:
@@ -176,7 +180,7 @@ class Connection(asyncio.Protocol):
         elif self._waiting:
             self._proceed()
         else:
-            self._state = State.IDLE
+            self._state = _IDLE
             self._since = self._server.tick
 
     def watch(self, gone: Callable[[], object]) -> None:

@@ -151,19 +151,12 @@ class ReplicaListener:
         """Learns the best batch size from a few batches of each; raises ModelFailed if a row fails.
 
         Sizes are timed as frames of 16 rows, as a gateway would send them, and over the whole step
-        from forming to answering: for a small model that is most of the cost. Where larger batches
-        fail (no room on the device, a fixed dimension) the sizes below them are what there is.
+        from forming to answering: for a small model that is most of the cost. A size at which
+        batches fail (no room on the device) costs what bisecting them costs, and is not chosen.
         """
-        version = self._runner.version
-        self._runner.run(_sample(version, rows=1))
+        self._runner.run(_sample(self._runner.version, rows=1))
         for size in self.profile.sizes:
-            try:
-                cost_s = min(self._rehearse(size) for _ in range(_WARM_UP_RUNS))
-            except ModelFailed:
-                if size == 1:
-                    raise
-                logger.warning("larger batches fail", model=version.key, rows=size)
-                return
+            cost_s = min(self._rehearse(size) for _ in range(_WARM_UP_RUNS))
             self.profile.measured(size, cost_s)
             if not self.profile.fits(size):
                 return
@@ -196,6 +189,11 @@ class ReplicaListener:
         self._thread.join(drain_s)
         self._watchdog.join(drain_s)
         self.path.unlink(missing_ok=True)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether frames that come from now on are handed back."""
+        return self._stopping.is_set()
 
     def statistics(self) -> ReplicaStatistics:
         counters = self._counters

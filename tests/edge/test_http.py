@@ -335,7 +335,7 @@ def resident_bytes() -> int:
 
 def test_slow_head_is_given_up(start_anywhere: Start) -> None:
     """A head that is not complete in time gets 408, however steadily it comes."""
-    server = start_anywhere(Echo(), head_timeout_s=0.3)
+    server = start_anywhere(Echo(), head_timeout_s=0.2)
     with server.connect() as client:
         for byte in GET[:-2]:
             if not client.try_send(bytes([byte])) or client.has_answer(within_s=0.05):
@@ -346,7 +346,7 @@ def test_slow_head_is_given_up(start_anywhere: Start) -> None:
 
 def test_slow_body_is_given_up(start_anywhere: Start) -> None:
     """A body that is not complete in time gets 408, whatever its rate."""
-    server = start_anywhere(Echo(), body_timeout_s=0.3, min_body_bytes_per_s=1)
+    server = start_anywhere(Echo(), body_timeout_s=0.2, min_body_bytes_per_s=1)
     with server.connect() as client:
         client.send(request("POST", "/", "Content-Length: 100") + bytes(50))
 
@@ -355,7 +355,7 @@ def test_slow_body_is_given_up(start_anywhere: Start) -> None:
 
 def test_idle_connection_is_closed_in_silence(start_anywhere: Start) -> None:
     """A connection kept open for nothing ends without an answer, used before or not."""
-    server = start_anywhere(Echo(), idle_timeout_s=0.3)
+    server = start_anywhere(Echo(), idle_timeout_s=0.2)
     with server.connect() as used, server.connect() as unused:
         assert text(used.send(GET)) == "GET / "
 
@@ -379,7 +379,7 @@ def test_running_request_has_no_deadline_here(start: Start) -> None:
 
 def test_answer_nobody_reads_is_cut(start: Start) -> None:
     """A client that closes nothing and reads nothing is cut off, even if its request was the last."""
-    server = start(Echo(payload=bytes(16 << 20)), write_timeout_s=0.3)
+    server = start(Echo(payload=bytes(16 << 20)), write_timeout_s=0.2, linger_s=0.2)
     with Client(server.port, receive_buffer_bytes=4096) as client:
         client.send(request("GET", "/", "Connection: close"))
         wait_until(lambda: server.connections == 1)
@@ -389,12 +389,12 @@ def test_answer_nobody_reads_is_cut(start: Start) -> None:
 
 def test_client_that_keeps_sending_is_cut(start: Start) -> None:
     """After a refusal the client may finish what it was sending, but not for ever."""
-    server = start(Echo())
+    server = start(Echo(), linger_s=0.2)
     with server.connect() as client:
         client.send(b"nonsense\n")
         assert client.receive().status == 400
 
-        assert not client.sends_for(within_s=4)
+        assert not client.sends_for(within_s=2)
     wait_until(lambda: not server.connections)
 
 
@@ -565,7 +565,7 @@ def test_ht_19_silent_connections_are_closed(start: Start) -> None:
 def test_ht_20_answer_that_is_not_read_is_cut(start_anywhere: Start) -> None:
     """A client that reads a large answer too slowly is cut at the write deadline."""
     echo = Echo(payload=Echo.answer_of("GET", "/", bytes(16 << 20)))
-    server = start_anywhere(echo, write_timeout_s=0.3, idle_timeout_s=60)
+    server = start_anywhere(echo, write_timeout_s=0.2, idle_timeout_s=60)
     with Client(server.port, receive_buffer_bytes=4096) as client:
         client.send(GET)
         wait_until(lambda: echo.seen)

@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeVar
 
 import uvloop
 
-from serving.edge.connection import Application, Connection, Responder
+from serving.edge.connection import LINGER_S, Application, Connection, Responder, State
 from serving.edge.heads import Head
 from serving.edge.http import HttpServer
 from serving.edge.problems import response
@@ -27,7 +27,7 @@ PATIENCE_S: Final = 10.0
 CLOSED: Final = b""
 """What a read returns when the server has shut its direction."""
 
-TURNS: Final = 100
+TURNS: Final = 50
 """Of a loop, in which a connection in memory comes to rest."""
 
 LOOPS: Final = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
@@ -135,6 +135,7 @@ class Served:
         application: Application,
         *,
         new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+        linger_s: float = LINGER_S,
         **limits: Any,
     ) -> None:
         self.port = 0
@@ -144,6 +145,7 @@ class Served:
         self._server = HttpServer(
             application, limits=HttpSettings(**limits), refused=self.refusals.append
         )
+        self._server.deadlines_s[State.LINGER] = linger_s
         self._new_loop = new_loop
         self._loop: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = threading.Thread(target=self._run)

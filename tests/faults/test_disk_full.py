@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ class Volume:
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Volume]:
+    if shutil.which("mount") is None:
+        pytest.skip("there is no `mount` here to make a small file system with")
     path = tmp_path / "volume"
     path.mkdir()
     options = f"size={VOLUME_BYTES},mode=0700"

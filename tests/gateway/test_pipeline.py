@@ -34,7 +34,6 @@ from tests.gateway.stand import (
     doubled,
 )
 
-
 # -- one good request ------------------------------------------------------------------------------
 
 

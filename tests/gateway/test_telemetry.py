@@ -1,7 +1,6 @@
 from serving.core.batches import RowFailure
 from tests.gateway.stand import MemoryLink, Stand, counted
 
-
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 

@@ -28,5 +28,7 @@ def a_window(
 def a_result(name: str, *repetitions: tuple[Window, ...], drift: float = 0.0) -> CaseResult:
     """Each repetition: a window for each side."""
     sides = TWO_SIDES if len(repetitions[0]) > 1 else ONE_SIDE
-    kept = tuple(Repetition(windows, drift=drift, steal=0.0) for windows in repetitions)
+    kept = tuple(
+        Repetition(windows, drift=drift, steal=0.0, others=0.05) for windows in repetitions
+    )
     return CaseResult(Case(name, sides), kept, dropped=0)

@@ -3,7 +3,15 @@ from collections.abc import Sequence
 import pytest
 
 from loadtests.cases import Case, Side
-from loadtests.windows import Plan, Repetition, Window, measure_case, relative_difference
+from loadtests.cpu import TICKS_PER_S
+from loadtests.windows import (
+    Plan,
+    Repetition,
+    Window,
+    measure_case,
+    others_share,
+    relative_difference,
+)
 from tests.loadtests.samples import TWO_SIDES, a_window
 
 
@@ -40,9 +48,18 @@ def test_windows_stand_in_the_order_of_the_sides_whatever_the_order_of_measuring
 )
 def test_a_neighbour_disturbs_a_repetition(drift: float, steal: float, disturbed: bool) -> None:
     """More than 3 % of drift of the spin loop, or more than 1 % of stolen time."""
-    assert Repetition((), drift=drift, steal=steal).disturbed == disturbed
+    assert Repetition((), drift=drift, steal=steal, others=0.5).disturbed == disturbed
 
 
 def test_drift_is_a_share_of_the_faster_loop() -> None:
     """Twice as slow is a drift of one, in either direction."""
     assert (relative_difference(1, 2), relative_difference(2, 1)) == (1, 1)
+
+
+def test_what_others_used_is_what_was_used_less_our_own() -> None:
+    """User, nice and system time count as used; the rest of the machine's time only divides."""
+    spent_ticks = [60 * TICKS_PER_S, 0, 20 * TICKS_PER_S, 100 * TICKS_PER_S, 0, 15 * TICKS_PER_S]
+    spent_ticks += [5 * TICKS_PER_S, 0]
+
+    assert others_share(spent_ticks, own_s=70) == pytest.approx(0.05)
+    assert others_share(spent_ticks, own_s=90) == 0
