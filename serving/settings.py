@@ -58,7 +58,8 @@ class HttpSettings(Group):
     max_body_bytes: Bytes = 16 * 1024 * 1024
     """A larger body is answered 413, before it is read where it is announced."""
     max_buffered_bytes: Bytes = 256 * 1024 * 1024
-    """Request bodies being received by all connections of a worker; reading pauses above it."""
+    """Request bodies being received by all connections of a worker; one that would exceed it is
+    refused with 503."""
     head_timeout_s: Seconds = 5.0
     """From the first byte of a request to the end of its head; then 408."""
     body_timeout_s: Seconds = 30.0

@@ -95,9 +95,9 @@ class _Tensor:
         self.item_bytes = declared.dtype.itemsize
         self.row_shape = declared.row_shape
         row_elements = declared.row_elements
-        # None equals no shape: a row that may vary is always looked at closely.
-        self._row_dimensions = None if row_elements is None else list(declared.row_shape)
+        self._row_dimensions = list(declared.row_shape)
         most = min(MAX_ELEMENTS, MAX_TENSOR_BYTES // self.item_bytes)
+        # 0 when a row may vary: its shape is always looked at closely.
         self._max_rows = most // row_elements if row_elements else 0
         self._decode_flat = _list_decoder(self.format, 1)
         self._nested_decoders: dict[int, Callable[[Buffer], list[Any]]] = {}

@@ -72,6 +72,7 @@ class State(IntEnum):
     CLOSED = 6
 
 
+# For the path of every request: a member read from its class costs about 0.09 us in Python 3.11.
 _IDLE: Final = State.IDLE
 _RUNNING: Final = State.RUNNING
 

@@ -28,7 +28,6 @@ from serving.errors import (
     InternalError,
     MediaTypeUnsupported,
     ModelNotFound,
-    NoReplica,
     NotReady,
     ParameterInvalid,
     ServingError,
@@ -252,7 +251,7 @@ class RestApplication:
     def _model_ready(self, request: Request) -> Reply:
         found, _ = self._find(request)
         if not self._pipeline.table.queues[found.key].ready:
-            raise NoReplica("no replica of this model is up")
+            raise NotReady("no replica of this model is up")
         return Reply(200, orjson.dumps({"name": found.model, "ready": True}))
 
     def _find(self, request: Request) -> tuple[ModelVersion, list[str]]:

@@ -30,6 +30,7 @@ from serving.errors import LogStorageFull, LogUnavailable, ServingError
 from serving.predictionlog.counts import CommitCounts
 from serving.predictionlog.files import OUT_OF_SPACE, Files
 from serving.predictionlog.format import Durability, Previous, SegmentHeader, segment_name
+from serving.predictionlog.messages import State, describe
 from serving.predictionlog.recovery import recover
 from serving.predictionlog.segment import OpenSegment
 from serving.settings import LogSettings
@@ -320,3 +321,22 @@ class Committer:
                 raise FileNotFoundError(errno.ENOENT, "it was removed or cut from outside")
         except OSError as error:
             self._replace(error)
+
+
+def state_of(committer: Committer) -> State:
+    """What the committer counted and refuses, as one value."""
+    refusal, counts = committer.refusal, committer.counts
+    code, text = describe(refusal) if refusal is not None else (0, b"")
+    return State(
+        code=code,
+        text=text.decode(),
+        commits=counts.commits,
+        records=counts.records,
+        bytes=counts.bytes,
+        elapsed_ns=counts.elapsed_ns,
+        failed_commits=counts.failed_commits,
+        segments=counts.segments,
+        suspect_segments=counts.suspect_segments,
+        times=tuple(counts.times),
+        sizes=tuple(counts.sizes),
+    )

@@ -1,4 +1,7 @@
-"""The one thread that touches the log's files: takes what waits, commits it, releases the waiters.
+"""Commits in a thread of the caller's process: for tests, whose disks fail on command.
+
+The product commits in a process of its own (`process`), for the reason given there. The thread is the
+one that touches the log's files: it takes what waits, commits it, releases the waiters.
 
 The queue is C code: putting into it costs 0.1 us, or a wake-up when the thread sleeps. The thread
 gives up the interpreter lock twice for a commit: for the write and for its next sleep.
@@ -8,14 +11,14 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Final
 
 from serving.errors import LogUnavailable, ServingError
-from serving.predictionlog.committer import TEND_NS, Committer
+from serving.predictionlog.committer import TEND_NS, Committer, state_of
+from serving.predictionlog.messages import State
 from serving.predictionlog.segment import DefinitionUnknown
-
-Done = Callable[[ServingError | None], None]
+from serving.predictionlog.waiting import Settle, Waiter
 
 MAX_COMMIT_BYTES: Final = 4 * 1024 * 1024
 """A commit takes no further append once it holds this much, so that readers' memory is bounded."""
@@ -23,42 +26,36 @@ MAX_COMMIT_BYTES: Final = 4 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
-class Waiter:
-    """One append on its way."""
-
-    __slots__ = ("done", "error", "records", "since_ns", "size_bytes")
-
-    def __init__(self, records: Sequence[bytes], size_bytes: int, since_ns: int) -> None:
-        self.records = records
-        self.size_bytes = size_bytes
-        self.since_ns = since_ns
-        self.done: Done | None = None
-        self.error: ServingError | None = None
-
-
 class CommitThread:
-    """Runs a committer. `settle` is called on the loop with the waiters of each commit, in order,
-    and why they failed."""
+    """Runs a committer; see `waiting.Commits`. `definitions` is what the committer looks up."""
 
-    def __init__(
-        self,
-        committer: Committer,
-        loop: asyncio.AbstractEventLoop,
-        settle: Callable[[Sequence[Waiter], ServingError | None], None],
-    ) -> None:
+    def __init__(self, committer: Committer, definitions: MutableMapping[int, bytes]) -> None:
+        loop = self._loop = asyncio.get_running_loop()
         self._committer = committer
-        self._loop = loop
-        self._settle = settle
+        self._definitions = definitions
         self._queue: queue.SimpleQueue[Waiter | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[None] = loop.create_future()
         self._stopped: asyncio.Future[None] = loop.create_future()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self.put = self._queue.put
 
-    async def start(self) -> None:
+    async def start(self, settle: Settle) -> int:
         """Returns when the committer is open; raises what it raised."""
+        self._settle = settle
         self._thread.start()
         await self._opened
+        return self._committer.sequence
+
+    def define(self, number: int, text: bytes) -> None:
+        self._definitions[number] = text
+
+    @property
+    def refusal(self) -> ServingError | None:
+        return self._committer.refusal
+
+    @property
+    def state(self) -> State:
+        return state_of(self._committer)
 
     async def stop(self) -> None:
         """Returns when everything put before is committed and the segment is sealed."""
@@ -113,6 +110,7 @@ class CommitThread:
         return waiters, True
 
     def _commit(self, waiters: Sequence[Waiter]) -> None:
+        self._committer.sequence = waiters[-1].sequence
         frames = [frame for waiter in waiters for frame in waiter.records]
         error: ServingError | None = LogUnavailable("the prediction log failed")
         try:

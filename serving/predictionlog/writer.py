@@ -1,10 +1,9 @@
 """The prediction log of one gateway worker: answered means recorded.
 
-The event loop appends encoded records and goes on; one thread takes everything that waits, writes
-it as one commit and releases all its waiters with one call into the loop. There is no timer: a lone
-record is written at once, and while a commit runs the next one gathers. So the cost of a sync is
-shared by as many requests as arrive during one (on the disk described in `segment`: 0.11 ms a
-commit, 0.2 ms from append to release for a lone record).
+The event loop appends encoded records and goes on; a process of the log's own (`process`) takes
+everything that came, writes it as one commit and answers with one message that releases all its
+waiters. There is no timer: a lone record is written at once, and while a commit runs the next one
+gathers. So the cost of a sync is shared by as many requests as arrive during one.
 
 Guarantees. `done` is called once for each append, in order, on the loop. `done(None)` comes after
 what the durability promises: fsync, the bytes are on disk; process, the kernel has them; async and
@@ -12,8 +11,8 @@ off, nothing, at once. A record whose `done` got an error may still be found in 
 unanswered); one whose `done` got None is always found.
 
 A commit that takes longer than `commit_timeout_s` fails its waiters and everything behind it while
-the loop stays free; one sweep looks at the oldest waiter a few times in that span. What the thread
-does about failing disks is in `committer`.
+the loop stays free; one sweep looks at the oldest waiter a few times in that span. What is done
+about failing disks is in `committer`.
 """
 
 import asyncio
@@ -27,11 +26,15 @@ from typing import Final
 from serving.core.clock import Clock
 from serving.errors import LogUnavailable, ServingError
 from serving.predictionlog.committer import Committer
-from serving.predictionlog.counts import LogStatistics
-from serving.predictionlog.files import Files, SystemFiles
+from serving.predictionlog.counts import COMMIT_RECORDS, COMMIT_TIMES_S, LogStatistics
+from serving.predictionlog.files import Files
 from serving.predictionlog.format import Definition
+from serving.predictionlog.messages import State
+from serving.predictionlog.plan import LogPlan
 from serving.predictionlog.records import definition_text
-from serving.predictionlog.thread import CommitThread, Done, Waiter
+from serving.predictionlog.remote import RemoteCommits
+from serving.predictionlog.thread import CommitThread
+from serving.predictionlog.waiting import Commits, Done, Waiter
 from serving.settings import LogSettings
 
 MAX_DEFINITIONS: Final = 4096
@@ -51,6 +54,7 @@ class PredictionLogWriter:
     def __init__(
         self, directory: Path, *, settings: LogSettings, clock: Clock, files: Files | None = None
     ) -> None:
+        """files: commits through these in a thread of this process, instead of a process."""
         identity = secrets.token_bytes(8)
         self.log_id = identity.hex()
         self._settings = settings
@@ -59,22 +63,16 @@ class PredictionLogWriter:
         self._numbers: dict[Definition, int] = {}
         self._made = 0
         self._texts: dict[int, bytes] = {}
-        self._committer = Committer(
-            directory,
-            settings=settings,
-            clock=clock,
-            files=files or SystemFiles(),
-            log_id=identity,
-            tag=self._tag,
-            definitions=self._texts,
-        )
+        self._plan = LogPlan(directory, settings, identity, self._tag)
+        self._files = files
+        self._sequence = 0
         self._waiting: deque[Waiter] = deque()
         self._pending_bytes = self._failed_records = 0
         self._stalled = False
         self._accepts = False
         self._records = settings.durability != "off"
         self._waits = settings.durability in ("fsync", "process")
-        self._thread: CommitThread | None = None
+        self._commits: Commits | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -85,9 +83,9 @@ class PredictionLogWriter:
         """
         self._loop = asyncio.get_running_loop()
         if self._records:
-            thread = CommitThread(self._committer, self._loop, self._settle)
-            await thread.start()
-            self._thread = thread
+            commits = self._make_commits()
+            self._sequence = await commits.start(self._settle)
+            self._commits = commits
             self._schedule_sweep()
         self._accepts = True
 
@@ -102,13 +100,15 @@ class PredictionLogWriter:
                 self._forget()
             self._made += 1
             number = self._tag << 32 | self._made
-            self._texts[number] = definition_text(definition)
+            self._texts[number] = text = definition_text(definition)
+            if self._commits is not None:
+                self._commits.define(number, text)
             self._numbers[definition] = number
         return number
 
     def next_sequence(self) -> int:
         """The sequence of the next admitted request; goes on where the last writer stopped."""
-        self._committer.sequence = sequence = self._committer.sequence + 1
+        self._sequence = sequence = self._sequence + 1
         return sequence
 
     def append(self, records: Sequence[bytes], done: Done) -> None:
@@ -117,26 +117,31 @@ class PredictionLogWriter:
         With durability async or off `done` is called before this returns.
         """
         size_bytes = sum(map(len, records))
-        waiter = Waiter(records, size_bytes, self._clock.monotonic_ns())
-        if self._thread is None or not self._accepts:
+        waiter = Waiter(
+            records,
+            sequence=self._sequence,
+            size_bytes=size_bytes,
+            since_ns=self._clock.monotonic_ns(),
+        )
+        if self._commits is None or not self._accepts:
             refusal = None if self._accepts else LogUnavailable("the prediction log is not open")
             done(refusal)
             return
         if size_bytes > self._settings.max_record_bytes and self._oversized(records):
-            waiter.records = ()
+            waiter.records, waiter.size_bytes = (), 0
             waiter.error = LogUnavailable("a record is larger than log.max_record_bytes")
         if self._waits:
             waiter.done = done
         else:
             done(waiter.error)
-        self._pending_bytes += size_bytes
+        self._pending_bytes += waiter.size_bytes
         self._waiting.append(waiter)
-        self._thread.put(waiter)
+        self._commits.put(waiter)
 
     @property
     def refusal(self) -> ServingError | None:
         """Why nothing can be admitted now, as a new error; None when all is well."""
-        error = self._committer.refusal
+        error = None if self._commits is None else self._commits.refusal
         if error is not None:
             return type(error)(error.message)
         if self._stalled:
@@ -151,13 +156,13 @@ class PredictionLogWriter:
         Gives a disk that does not answer `commit_timeout_s`, then leaves the thread to it; the next
         start recovers.
         """
+        commits, was_open = self._commits, self._accepts
         self._accepts = False
-        thread, self._thread = self._thread, None
-        if thread is None:
+        if commits is None or not was_open:
             return
         try:
             async with asyncio.timeout(self._settings.commit_timeout_s):
-                await thread.stop()
+                await commits.stop()
         except TimeoutError:
             _log.warning("prediction log: not closed, its disk does not answer")
         finally:
@@ -166,15 +171,15 @@ class PredictionLogWriter:
             self._fail(len(self._waiting), LogUnavailable("the prediction log was closed"))
 
     def statistics(self) -> LogStatistics:
-        counts = self._committer.counts
+        counts = State() if self._commits is None else self._commits.state
         refusal = self.refusal
         return LogStatistics(
             commits=counts.commits,
             records=counts.records,
             bytes=counts.bytes,
             commit_seconds=counts.elapsed_ns / 1e9,
-            commit_times=tuple(counts.times),
-            commit_records=tuple(counts.sizes),
+            commit_times=counts.times or (0,) * (len(COMMIT_TIMES_S) + 1),
+            commit_records=counts.sizes or (0,) * (len(COMMIT_RECORDS) + 1),
             failed_commits=counts.failed_commits,
             failed_records=self._failed_records,
             segments=counts.segments,
@@ -183,6 +188,21 @@ class PredictionLogWriter:
             pending_bytes=self._pending_bytes,
             refusal="" if refusal is None else refusal.code,
         )
+
+    def _make_commits(self) -> Commits:
+        plan = self._plan
+        if self._files is None:
+            return RemoteCommits(plan, self._texts)
+        committer = Committer(
+            plan.directory,
+            settings=plan.settings,
+            clock=self._clock,
+            files=self._files,
+            log_id=plan.log_id,
+            tag=plan.tag,
+            definitions=self._texts,
+        )
+        return CommitThread(committer, self._texts)
 
     def _forget(self) -> None:
         """Bounds the definitions: the younger generation stays known to the thread."""

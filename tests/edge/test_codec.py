@@ -276,9 +276,15 @@ def test_tn_04_shape_without_dimensions_is_refused_for_rank_one(port: InferenceP
 
 
 @pytest.mark.parametrize("shape", [[0, 2], [1, 0], [0, 0]], ids=str)
-def test_tn_05_empty_tensors_are_refused(port: InferencePort, shape: list[int]) -> None:
-    """A zero dimension is always refused: there is nothing to infer."""
-    assert_problem(port.infer(with_x(shape=shape, data=[])), 400, "invalid_shape")
+def test_tn_05_empty_tensors_are_refused(shared: InferencePort, shape: list[int]) -> None:
+    """A zero dimension is always refused, wherever it stands: there is nothing to infer."""
+    shared.serve(echo(TensorSpecification("x", "FP32", (-1, -1))))
+    in_json = {"inputs": [tensor("x", "FP32", shape, [])]}
+    parameters = {"binary_data_size": 0}
+    behind = binary({"inputs": [tensor("x", "FP32", shape, parameters=parameters)]})
+
+    assert_problem(shared.infer(in_json), 400, "invalid_shape")
+    assert_problem(shared.infer(*behind), 400, "invalid_shape")
 
 
 def test_inputs_have_the_same_rows(port: InferencePort) -> None:

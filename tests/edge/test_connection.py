@@ -183,6 +183,18 @@ async def test_lingering_has_its_own_deadline() -> None:
     assert [answer.status for answer in parse_answers(transport.written)] == [400]
 
 
+async def test_lingering_takes_a_bounded_number_of_bytes() -> None:
+    """A client that goes on sending after its refusal is cut off, however fast it is."""
+    connection, transport = await connected(a_server(Echo()))
+    connection.data_received(b"nonsense\n")
+    megabyte, sent = bytes(1 << 20), 0
+    while not transport.closed and sent < 1000:
+        connection.data_received(megabyte)
+        sent += 1
+
+    assert sent == 257
+
+
 async def test_last_bytes_have_a_deadline() -> None:
     """A closed connection whose last bytes nobody takes is cut at the write deadline."""
     server = a_server(Echo(), idle_timeout_s=1, write_timeout_s=2)

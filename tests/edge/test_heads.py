@@ -163,6 +163,21 @@ def test_beginning_of_a_valid_head_is_never_refused(block: bytes) -> None:
         check_unfinished(block[:end], LIMITS)
 
 
+def test_beginning_of_a_head_at_its_limits_is_not_refused() -> None:
+    """The limits count to the byte while a head comes in as when it is complete."""
+    block = request("GET", "/" + "a" * 36, "A: " + "b" * 131)
+    size = len(block) - len(b"\r\n\r\n")
+    limits = HttpSettings(max_request_line_bytes=50, max_head_bytes=size)
+
+    assert block.index(b"\r\n") == 50
+    assert parse_head(block, limits).path == "/" + "a" * 36
+    for end in range(1, len(block)):
+        check_unfinished(block[:end], limits)
+    for tighter in ({"max_request_line_bytes": 49}, {"max_head_bytes": size - 1}):
+        with pytest.raises((HeadTooLarge, TargetTooLong)):
+            check_unfinished(block[:-1], limits.model_copy(update=tighter))
+
+
 def test_cache_returns_the_same_head() -> None:
     """A head seen before is not parsed again, so what was derived from it is kept."""
     cache = HeadCache(LIMITS)

@@ -308,6 +308,12 @@ def test_unfinished_bodies_share_a_limit(start: Start) -> None:
         assert_refused(second, 503, "overloaded")
         assert text(third.send(request(body=bytes(60_000)))).startswith("POST")
         assert text(first.send(bytes(30_000))).startswith("POST")
+    for _ in range(3):
+        with server.connect() as next_one:
+            next_one.send(promise + bytes(60_000))
+            wait_until(lambda: server.connections == 1)
+            assert text(next_one.send(bytes(30_000))).startswith("POST")
+        wait_until(lambda: not server.connections)
 
 
 def test_promised_bytes_cost_no_memory(start: Start) -> None:
@@ -486,8 +492,9 @@ def test_drain_closes_idle_connections_soon(start: Start) -> None:
     server = start(Echo())
     with server.connect() as client:
         text(client.send(GET))
-        closing = server.begin_close(drain_s=10)
+        closing = server.begin_close(drain_s=30)
 
+        assert client.has_answer(within_s=5)
         assert client.rest() == b""
         closing.result(2)
 
@@ -533,7 +540,7 @@ def test_ht_17_slow_heads_do_not_stop_the_others(start: Start) -> None:
         for client in slow:
             assert_refused(client, 408, "request_timeout")
 
-    assert served_s < 0.5
+    assert served_s < 2
     wait_until(lambda: not server.connections)
 
 

@@ -459,7 +459,7 @@ def test_model_is_ready_with_a_replica(port: InferencePort) -> None:
 
     port.replica.abort()
 
-    assert_problem(port.get(f"{MODEL}/ready"), 503, "no_replica")
+    assert_problem(port.get(f"{MODEL}/ready"), 503, "not_ready")
 
 
 @pytest.mark.parametrize("target", ["/", "/v2/health", "/v3", "/metrics", "/v2/models", "/status"])

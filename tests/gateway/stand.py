@@ -28,7 +28,7 @@ from serving.gateway.pipeline import Pipeline
 from serving.gateway.telemetry import CallTelemetry
 from serving.predictionlog.format import Definition
 from serving.predictionlog.records import decode_fixed, decode_prediction
-from serving.settings import AccessSettings, Settings, TelemetrySettings
+from serving.settings import AccessSettings, Settings
 from serving.telemetry.families import GatewayMetrics
 from serving.telemetry.traces import RequestTracing
 from tests.plans import a_version
@@ -366,7 +366,7 @@ def a_stand(folder: Path, **groups: object) -> Stand:
         log=log,
         telemetry=CallTelemetry(
             metrics,
-            RequestTracing(TelemetrySettings(), clock, service_name="test"),
+            RequestTracing(settings.telemetry, clock, service_name="test"),
             status_of=lambda _error: STATUS_OF_FAILURES,
             now_s=lambda: clock.wall_ns() / 1e9,
         ),

@@ -182,6 +182,11 @@ async def test_greeting_during_connect_wakes_the_queue(net: Net) -> None:
     net.apply()
     net.stand.send(client)
 
+    def greet_early(link: MemoryOpenLink) -> None:
+        link.greet()
+        net.stand.turns.run()
+
+    net.opening = greet_early
     net.apply(ENDPOINT)
     await net.settle()
     net.stand.turns.run()

@@ -149,6 +149,19 @@ def test_copies_are_bounded_in_bytes_too(tmp_path: Path) -> None:
     assert len(candidate.sent) == 3
 
 
+def test_copies_that_ended_take_no_room(tmp_path: Path) -> None:
+    """However many came and went, the next one has all the room there is."""
+    stand = a_stand(tmp_path, shadow={"max_bytes": 50})
+    primary = stand.connect(MemoryLink())
+    candidate = stand.connect(MemoryLink(), CANDIDATE)
+    for _ in range(5):
+        stand.send(stand.client(rows=6))
+        answer(stand, primary)
+        answer(stand, candidate)
+
+    assert (len(copies(stand)), counted(stand, "serving_shadow_dropped_total")) == (5, 0)
+
+
 def test_copies_end_by_their_own_deadline(tmp_path: Path) -> None:
     """A candidate without replicas has records that say so, not a queue that grows."""
     stand = a_stand(tmp_path, shadow={"deadline_s": 2})

@@ -1,5 +1,7 @@
+from pathlib import Path
+
 from serving.core.batches import RowFailure
-from tests.gateway.stand import MemoryLink, Stand, counted
+from tests.gateway.stand import MemoryLink, Stand, a_stand, counted
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -65,3 +67,18 @@ def test_record_carries_the_callers_trace(stand: Stand) -> None:
     link.answer()
 
     assert [record.trace_id for record in stand.log.records] == [TRACE, ""]
+
+
+def test_sampled_request_is_the_example_of_its_bucket(tmp_path: Path) -> None:
+    """A slow bucket of the histogram names a trace to look at, where the scraper wants examples."""
+    stand = a_stand(tmp_path, telemetry={"otlp_endpoint": "http://127.0.0.1:9"})
+    link = stand.connect(MemoryLink())
+    sampled, other = stand.client(), stand.client()
+    sampled.traceparent = f"00-{TRACE}-b7ad6b7169203331-01".encode()
+    other.traceparent = f"00-{'9' * 32}-b7ad6b7169203331-00".encode()
+    stand.send(sampled, other)
+    link.answer()
+
+    text = stand.metrics.families.render(b"application/openmetrics-text")[0].decode()
+    assert (f'trace_id="{TRACE}"' in text, "9" * 32 in text) == (True, False)
+    assert [each.trace_id for each in link.sent[0].links] == [bytes.fromhex(TRACE)]
