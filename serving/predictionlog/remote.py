@@ -80,6 +80,10 @@ class RemoteCommits(asyncio.Protocol):
         """Why nothing can be recorded now."""
         return self._down or error_of(self.state.code, self.state.text)
 
+    @property
+    def process_id(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     async def stop(self) -> None:
         """Returns when everything put before is committed, the segment sealed, the process gone."""
         self._closing = True

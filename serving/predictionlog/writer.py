@@ -67,7 +67,7 @@ class PredictionLogWriter:
         self._files = files
         self._sequence = 0
         self._waiting: deque[Waiter] = deque()
-        self._pending_bytes = self._failed_records = 0
+        self._pending_bytes = self._failed_records = self._recorded = 0
         self._stalled = False
         self._accepts = False
         self._records = settings.durability != "off"
@@ -150,6 +150,11 @@ class PredictionLogWriter:
             return LogUnavailable("too much waits for the prediction log's disk")
         return None
 
+    @property
+    def process_id(self) -> int | None:
+        """Of the process that commits; None when there is none."""
+        return self._commits.process_id if isinstance(self._commits, RemoteCommits) else None
+
     async def aclose(self) -> None:
         """Commits what is pending, seals the segment, ends the thread. Harmless when repeated.
 
@@ -175,7 +180,7 @@ class PredictionLogWriter:
         refusal = self.refusal
         return LogStatistics(
             commits=counts.commits,
-            records=counts.records,
+            records=self._recorded,
             bytes=counts.bytes,
             commit_seconds=counts.elapsed_ns / 1e9,
             commit_times=counts.times or (0,) * (len(COMMIT_TIMES_S) + 1),
@@ -241,6 +246,8 @@ class PredictionLogWriter:
         self._stalled = False
         for waiter in waiters:
             self._waiting.popleft()
+            if error is None and waiter.error is None:
+                self._recorded += len(waiter.records)
             self._pending_bytes -= waiter.size_bytes
             self._answer(waiter, waiter.error or error)
 

@@ -465,9 +465,7 @@ async def test_a_file_size_limit_is_no_death(tmp_path: Path) -> None:
     """Beyond RLIMIT_FSIZE the kernel would send SIGXFSZ: it is a full disk, not the end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Commits in this process, which the limit is for.
-    log = PredictionLogWriter(
-        tmp_path, settings=SETTINGS, clock=SystemClock(), files=SystemFiles()
-    )
+    log = PredictionLogWriter(tmp_path, settings=SETTINGS, clock=SystemClock(), files=SystemFiles())
     await log.start()
     resource.setrlimit(resource.RLIMIT_FSIZE, (300 * 1024, hard))
     try:
