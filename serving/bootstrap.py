@@ -88,7 +88,9 @@ def install(clone: Path, extra: str) -> None:
     for number, (what, command) in enumerate(steps, start=1):
         sys.stderr.write(f"[{number}/{len(steps)}] {what}\n")
         sys.stderr.flush()
-        status = subprocess.run(command, check=False).returncode  # noqa: S603 - our own commands
+        # The build back-end warns about what an editable installation is; nobody here asked.
+        quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+        status = subprocess.run(command, check=False, env=quiet).returncode  # noqa: S603 - our own
         if status:
             sys.stderr.write(f"serving: {what} failed; the command was: {' '.join(command)}\n")
             sys.exit(status)
