@@ -9,7 +9,6 @@ request path makes none.
 import asyncio
 import contextlib
 import gc
-import sys
 from typing import Final
 
 import msgspec
@@ -45,9 +44,6 @@ logger = structlog.get_logger()
 
 DRAIN_S: Final = 20.0
 SWEEP_S: Final = 0.02
-_SWITCH_INTERVAL_S: Final = 0.0001
-"""How long the event loop may keep the GIL from the log's writer thread, which needs it for
-microseconds between two system calls; the interpreter's default of 5 ms would be each reply's."""
 
 
 class Worker:
@@ -217,7 +213,6 @@ async def serve(settings: Settings, index: int) -> None:
 
 
 def main(settings: Settings, index: int) -> None:
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     uvloop.run(serve(settings, index))
 
 

@@ -35,6 +35,8 @@ from serving.predictionlog.recovery import recover
 from serving.predictionlog.segment import OpenSegment
 from serving.settings import LogSettings
 
+MAX_COMMIT_BYTES: Final = 4 * 1024 * 1024
+"""A commit takes no further append once it holds this much, so that readers' memory is bounded."""
 TEND_NS: Final = 500_000_000
 """How often space and the segment's file are looked at, and a failing log is probed."""
 _CANNOT_OPEN: Final = "the prediction log cannot be opened: {}"
@@ -331,7 +333,6 @@ def state_of(committer: Committer) -> State:
         code=code,
         text=text.decode(),
         commits=counts.commits,
-        records=counts.records,
         bytes=counts.bytes,
         elapsed_ns=counts.elapsed_ns,
         failed_commits=counts.failed_commits,

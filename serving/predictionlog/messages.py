@@ -51,7 +51,6 @@ class State(msgspec.Struct, frozen=True):
     code: int = 0
     text: str = ""
     commits: int = 0
-    records: int = 0
     bytes: int = 0
     elapsed_ns: int = 0
     failed_commits: int = 0

@@ -19,7 +19,7 @@ import msgspec
 
 from serving.core.clock import SystemClock
 from serving.errors import DataDirectoryInUse, LogUnavailable, ServingError
-from serving.predictionlog.committer import TEND_NS, Committer, state_of
+from serving.predictionlog.committer import MAX_COMMIT_BYTES, TEND_NS, Committer, state_of
 from serving.predictionlog.files import SystemFiles
 from serving.predictionlog.messages import (
     APPEND,
@@ -38,8 +38,6 @@ from serving.predictionlog.plan import LogPlan
 from serving.predictionlog.segment import DefinitionUnknown
 from serving.telemetry import logs
 
-MAX_COMMIT_BYTES: Final = 4 * 1024 * 1024
-"""A commit takes no further append once it holds this much, so that readers' memory is bounded."""
 _PREDECESSOR_NS: Final = 5_000_000_000
 _LOCK_PAUSE_S: Final = 0.05
 _RECEIVE_BYTES: Final = 1024 * 1024

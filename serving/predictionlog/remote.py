@@ -68,11 +68,11 @@ class RemoteCommits(asyncio.Protocol):
 
     def put(self, waiter: Waiter) -> None:
         """Sends an append; `settle` is called for it, in order."""
-        self._in_flight.append(waiter)
         if self._transport is None:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self._fail_all, self.refusal or _gone())
+            # Not in flight: a process that comes up before this runs must not settle it again.
+            asyncio.get_running_loop().call_soon(self._settle, [waiter], self.refusal or _gone())
             return
+        self._in_flight.append(waiter)
         self._transport.write(encode_append(waiter.records, waiter.sequence, waiter.size_bytes))
 
     @property

@@ -12,16 +12,12 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Final
 
 from serving.errors import LogUnavailable, ServingError
-from serving.predictionlog.committer import TEND_NS, Committer, state_of
+from serving.predictionlog.committer import MAX_COMMIT_BYTES, TEND_NS, Committer, state_of
 from serving.predictionlog.messages import State
 from serving.predictionlog.segment import DefinitionUnknown
 from serving.predictionlog.waiting import Settle, Waiter
-
-MAX_COMMIT_BYTES: Final = 4 * 1024 * 1024
-"""A commit takes no further append once it holds this much, so that readers' memory is bounded."""
 
 _log = logging.getLogger(__name__)
 
