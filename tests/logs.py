@@ -19,6 +19,7 @@ from serving.predictionlog.files import Files, SystemFiles
 from serving.predictionlog.format import Definition, TensorShape
 from serving.predictionlog.query import Query, Search
 from serving.predictionlog.records import BatchFacts, definition_text, encode_predictions
+from serving.predictionlog.syncing import BackgroundSync
 from serving.predictionlog.writer import PredictionLogWriter
 from serving.settings import LogSettings
 
@@ -195,10 +196,22 @@ def a_committer(
 
 
 def a_writer(
-    directory: Path, *, settings: LogSettings = SETTINGS, files: Files | None = None
+    directory: Path,
+    *,
+    settings: LogSettings = SETTINGS,
+    files: Files | None = None,
+    sync: BackgroundSync | None = None,
 ) -> PredictionLogWriter:
+    """As the product makes it; with `files` or `sync`, the thread or `sync` syncs instead."""
+    clock = SystemClock()
+    if files is None and sync is None:
+        return PredictionLogWriter(directory, settings=settings, clock=clock)
     return PredictionLogWriter(
-        directory, settings=settings, clock=SystemClock(), files=files or QuickFiles()
+        directory,
+        settings=settings,
+        clock=clock,
+        files=files or QuickFiles(),
+        make_sync=lambda _loop: sync,
     )
 
 

@@ -1,4 +1,7 @@
-"""What happens to a commit when the disk does not do as it is told. Lives in the writer's thread.
+"""What happens to a commit when the disk does not do as it is told.
+
+`begin` and `accept` are the two halves of a commit whose sync somebody else waits for; everything else
+blocks for the disk and is for the thread (`commits` says who calls what when).
 
     write fails with ENOSPC, EDQUOT, EFBIG   what it left is cut off, its requests get
                                              LogStorageFull, and so does everyone until a write
@@ -30,7 +33,6 @@ from serving.errors import LogStorageFull, LogUnavailable, ServingError
 from serving.predictionlog.counts import CommitCounts
 from serving.predictionlog.files import OUT_OF_SPACE, Files
 from serving.predictionlog.format import Durability, Previous, SegmentHeader, segment_name
-from serving.predictionlog.messages import State, describe
 from serving.predictionlog.recovery import recover
 from serving.predictionlog.segment import OpenSegment
 from serving.settings import LogSettings
@@ -39,13 +41,16 @@ MAX_COMMIT_BYTES: Final = 4 * 1024 * 1024
 """A commit takes no further append once it holds this much, so that readers' memory is bounded."""
 TEND_NS: Final = 500_000_000
 """How often space and the segment's file are looked at, and a failing log is probed."""
+_PREPARE_AT: Final = 0.75
+_PREPARE_IDLE_AT: Final = 0.5
+"""How full a segment is when the file of the next one is made."""
 _CANNOT_OPEN: Final = "the prediction log cannot be opened: {}"
 
 _log = logging.getLogger(__name__)
 
 
 class Committer:
-    """Owns the directory and the open segment. Not thread-safe: one thread calls everything.
+    """Owns the directory and the open segment. Not thread-safe: one caller at a time.
 
     definitions: number to JSON; another thread may add to it. sequence: the last one given.
     """
@@ -71,6 +76,7 @@ class Committer:
         self._scarcity: ServingError | None = None
         self._tended_ns = 0
         self._spare_after_ns = 0
+        self._began_ns = 0
         self.sequence = 0
         self.counts = CommitCounts()
 
@@ -105,6 +111,36 @@ class Committer:
         self._look_at_space()
         self._tended_ns = self._clock.monotonic_ns()
 
+    @property
+    def well(self) -> bool:
+        """Whether there is a segment that takes commits."""
+        return self._segment is not None and self._failure is None
+
+    def begin(self, frames: Sequence[bytes]) -> int | None:
+        """Hands `frames` to the kernel; the descriptor to sync before `accept`, None if there is
+        nothing to wait for. Only while all is `well`.
+
+        Raises DefinitionUnknown, and OSError for `recommit`.
+        """
+        self._began_ns = self._clock.monotonic_ns()
+        descriptor = self._open_segment.write(
+            frames, definitions=self._definitions, next_sequence=self.sequence + 1
+        )
+        return descriptor if self._durability is Durability.FSYNC else None
+
+    def accept(self, frames: Sequence[bytes]) -> None:
+        """The sync of what was begun succeeded: `frames` are recorded."""
+        segment = self._open_segment
+        before = segment.position
+        segment.accept()
+        self.counts.bytes += segment.position - before
+        self._count(frames)
+
+    def absorb(self) -> None:
+        """What is left to do for an accepted commit once its callers were released."""
+        if self._segment is not None:
+            self._segment.absorb()
+
     def commit(self, frames: Sequence[bytes]) -> ServingError | None:
         """None once `frames` are recorded; else why not, and then none of them is.
 
@@ -112,16 +148,31 @@ class Committer:
         """
         if self._segment is None:
             return self._failure or LogUnavailable("the prediction log is not open")
-        began_ns = self._clock.monotonic_ns()
+        self._began_ns = self._clock.monotonic_ns()
         try:
             self._write(self._segment, frames)
         except OSError as error:
-            refusal = self._retry(error, frames)
-            if refusal is not None:
-                return refusal
-        elapsed_ns = self._clock.monotonic_ns() - began_ns
-        self.counts.committed(records=len(frames), elapsed_ns=elapsed_ns)
+            return self.recommit(error, frames)
+        self._count(frames)
         return None
+
+    def recommit(self, error: OSError, frames: Sequence[bytes]) -> ServingError | None:
+        """The commit of `frames` failed with `error`: cut and refuse, or once more elsewhere."""
+        refusal = self._retry(error, frames)
+        if refusal is None:
+            self._count(frames)
+        return refusal
+
+    @property
+    def due(self) -> bool:
+        """Whether the segment is so full that `tend` has something to do."""
+        segment = self._segment
+        if segment is None:
+            return False
+        filled = segment.position / self._settings.segment_bytes
+        if self._spare is None:
+            return filled >= _PREPARE_AT and self._clock.monotonic_ns() >= self._spare_after_ns
+        return filled >= 1
 
     def tend(self, *, idle: bool) -> None:
         """What can wait until the callers of a commit were released. idle: nothing waits."""
@@ -155,6 +206,16 @@ class Committer:
         if self._lock >= 0:
             self._files.close(self._lock)
             self._lock = -1
+
+    @property
+    def _open_segment(self) -> OpenSegment:
+        if self._segment is None:
+            raise ValueError("there is no open segment. This is a bug")
+        return self._segment
+
+    def _count(self, frames: Sequence[bytes]) -> None:
+        elapsed_ns = self._clock.monotonic_ns() - self._began_ns
+        self.counts.committed(records=len(frames), elapsed_ns=elapsed_ns)
 
     def _write(self, segment: OpenSegment, frames: Sequence[bytes]) -> None:
         before = segment.position
@@ -249,7 +310,7 @@ class Committer:
     def _turn_over(self, segment: OpenSegment, *, idle: bool) -> None:
         """Prepares the next segment at half if idle, at three quarters if not; then moves on."""
         filled = segment.position / self._settings.segment_bytes
-        if filled >= (0.5 if idle else 0.75) and self._spare is None:
+        if filled >= (_PREPARE_IDLE_AT if idle else _PREPARE_AT) and self._spare is None:
             self._prepare()
         if filled >= 1 and self._spare is not None and self._seal(segment):
             self._begin_or_refuse()
@@ -323,21 +384,3 @@ class Committer:
                 raise FileNotFoundError(errno.ENOENT, "it was removed or cut from outside")
         except OSError as error:
             self._replace(error)
-
-
-def state_of(committer: Committer) -> State:
-    """What the committer counted and refuses, as one value."""
-    refusal, counts = committer.refusal, committer.counts
-    code, text = describe(refusal) if refusal is not None else (0, b"")
-    return State(
-        code=code,
-        text=text.decode(),
-        commits=counts.commits,
-        bytes=counts.bytes,
-        elapsed_ns=counts.elapsed_ns,
-        failed_commits=counts.failed_commits,
-        segments=counts.segments,
-        suspect_segments=counts.suspect_segments,
-        times=tuple(counts.times),
-        sizes=tuple(counts.sizes),
-    )

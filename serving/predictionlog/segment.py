@@ -1,4 +1,7 @@
-"""One open segment and how bytes get into it. Lives in the writer's thread; blocks.
+"""One open segment and how bytes get into it.
+
+A commit is written (`write`) and counts from `accept` on, which whoever synced it calls; `commit` does
+both and blocks for the disk. All else blocks too, and is for the thread.
 
 Room is written ahead: when a commit passes the end of what was ever written, it takes 256 KiB of
 zeros along in the same call. Later commits then overwrite blocks that exist, so that making them
@@ -7,9 +10,7 @@ cores): a durable 16 KiB commit takes 110 us instead of 185 us (preallocated wit
 us) and half the CPU; the commit that takes the zeros along takes 0.4 ms, one in sixteen at that
 size, unless an idle moment was used to do it before. More zeros lengthen that one (1 MiB: 0.8 ms) and shorten nothing.
 
-The SHA-256 of the seal is fed after the waiters were released, in pieces too small for hashlib to
-give up the interpreter lock: getting the lock back from a busy event loop costs more than hashing
-(9 us for 16 KiB).
+The SHA-256 of the seal is fed after the waiters were released, commit by commit (9 us for 16 KiB).
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import errno
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from google_crc32c import extend
 
@@ -42,12 +43,22 @@ _LOW_BYTES: Final = 64 * 1024
 _ZEROS: Final = bytes(ROOM_BYTES)
 _LARGE_BYTES: Final = 64 * 1024
 """A frame this large is written from where it lies; smaller neighbours are joined first."""
-_UNLOCKED_BYTES: Final = 2047
-"""hashlib releases the interpreter lock from 2 048 bytes on."""
 
 
 class DefinitionUnknown(Exception):
     """A prediction refers to a definition that nobody made. This is a bug."""
+
+
+class _Staged(NamedTuple):
+    """A commit on its way: its bytes, and what accepting it changes."""
+
+    pieces: list[bytes]
+    length: int
+    numbers: set[int]
+    newest: int
+    earliest_ns: int
+    latest_ns: int
+    records: int
 
 
 class OpenSegment:
@@ -64,6 +75,7 @@ class OpenSegment:
         self._written = 0
         self._hash = hashlib.sha256()
         self._unhashed: list[bytes] = []
+        self._staged = _Staged([], 0, set(), 0, 0, 0, 0)
         self._defined: set[int] = set()
         self._newest_definition = 0
         self._earliest_ns = 0
@@ -102,10 +114,38 @@ class OpenSegment:
     def commit(
         self, frames: Sequence[bytes], *, definitions: Mapping[int, bytes], next_sequence: int
     ) -> None:
-        """Writes the prediction frames, the definitions they need for the first time, the footer.
+        """`write`, durably if the segment is, and `accept`."""
+        self._stage(frames, definitions, next_sequence)
+        self._write(self._staged.pieces, self._staged.length)
+        self.accept()
+
+    def write(
+        self, frames: Sequence[bytes], *, definitions: Mapping[int, bytes], next_sequence: int
+    ) -> int:
+        """Hands the prediction frames, the definitions they need for the first time, and the footer
+        to the kernel; the descriptor to sync before `accept`.
 
         Raises DefinitionUnknown before anything is written.
         """
+        self._stage(frames, definitions, next_sequence)
+        self._write(self._staged.pieces, self._staged.length, durable=False)
+        return self._descriptor
+
+    def accept(self) -> None:
+        """What was written last is part of the segment from here on."""
+        staged = self._staged
+        self._unhashed += staged.pieces
+        self._defined |= staged.numbers
+        self._newest_definition = staged.newest
+        self.position += staged.length
+        self.commits += 1
+        if staged.records:
+            self._widen(staged.earliest_ns, staged.latest_ns)
+            self.records += staged.records
+
+    def _stage(
+        self, frames: Sequence[bytes], definitions: Mapping[int, bytes], next_sequence: int
+    ) -> None:
         keys = [KEY.unpack_from(frame, KEY_OFFSET) for frame in frames]
         numbers = {number for _, number in keys} - self._defined
         introductions, newest = self._introduce(sorted(numbers), definitions)
@@ -123,26 +163,14 @@ class OpenSegment:
             self.header.nonce,
         )  # fmt: skip
         pieces.append(footer)
-        self._write(pieces, length + COMMIT_BYTES)
-        self._unhashed += pieces
-        self._defined |= numbers
-        self._newest_definition = newest
-        self.position += length + COMMIT_BYTES
-        self.commits += 1
-        if frames:
-            self._widen(earliest_ns, latest_ns)
-            self.records += len(frames)
+        self._staged = _Staged(
+            pieces, length + COMMIT_BYTES, numbers, newest, earliest_ns, latest_ns, len(frames)
+        )
 
     def absorb(self) -> None:
         """Feeds what was committed to the hash of the seal."""
         for piece in self._unhashed:
-            if len(piece) < _LARGE_BYTES:
-                update, view = self._hash.update, memoryview(piece)
-                for start in range(0, len(piece), _UNLOCKED_BYTES):
-                    update(view[start : start + _UNLOCKED_BYTES])
-            else:
-                self._hash.update(piece)
-                self._hash = self._hash.copy()  # a copy forgets that it released the lock once
+            self._hash.update(piece)
         self._unhashed.clear()
 
     def seal(self, *, next_sequence: int, sealed_ns: int) -> Previous:
@@ -207,14 +235,25 @@ class OpenSegment:
             latest_ns = max(latest_ns, self._latest_ns)
         self._earliest_ns, self._latest_ns = earliest_ns, latest_ns
 
-    def _write(self, pieces: Sequence[bytes], length: int, *, ahead: bool = True) -> None:
-        """All of `pieces` at `position`. A short write goes on where it ended."""
+    def _write(
+        self,
+        pieces: Sequence[bytes],
+        length: int,
+        *,
+        ahead: bool = True,
+        durable: bool | None = None,
+    ) -> None:
+        """All of `pieces` at `position`; durable: as the segment is, unless said otherwise.
+
+        A short write goes on where it ended.
+        """
+        durable = self._durable if durable is None else durable
         offset, end = self.position, self.position + length
         pieces = list(pieces)
         if ahead and self._durable and end > self._written:
             pieces.append(_ZEROS)
         while True:
-            written = self._files.write(self._descriptor, pieces, offset, durable=self._durable)
+            written = self._files.write(self._descriptor, pieces, offset, durable=durable)
             offset += written
             self._written = max(self._written, offset)
             if offset >= end:

@@ -1,9 +1,9 @@
 """The prediction log of one gateway worker: answered means recorded.
 
-The event loop appends encoded records and goes on; a process of the log's own (`process`) takes
-everything that came, writes it as one commit and answers with one message that releases all its
-waiters. There is no timer: a lone record is written at once, and while a commit runs the next one
-gathers. So the cost of a sync is shared by as many requests as arrive during one.
+The event loop appends encoded records and goes on; `commits` writes everything that waits as one
+commit, has the kernel sync it, and releases all its waiters. There is no timer: a lone record is
+written at once, and while a commit runs the next one gathers. So the cost of a sync is shared by as
+many requests as arrive during one.
 
 Guarantees. `done` is called once for each append, in order, on the loop. `done(None)` comes after
 what the durability promises: fsync, the bytes are on disk; process, the kernel has them; async and
@@ -19,22 +19,19 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from serving.core.clock import Clock
 from serving.errors import LogUnavailable, ServingError
+from serving.predictionlog.commits import Commits, Done, Waiter
 from serving.predictionlog.committer import Committer
-from serving.predictionlog.counts import COMMIT_RECORDS, COMMIT_TIMES_S, LogStatistics
-from serving.predictionlog.files import Files
+from serving.predictionlog.counts import LogStatistics
+from serving.predictionlog.files import Files, SystemFiles
 from serving.predictionlog.format import Definition
-from serving.predictionlog.messages import State
-from serving.predictionlog.plan import LogPlan
 from serving.predictionlog.records import definition_text
-from serving.predictionlog.remote import RemoteCommits
-from serving.predictionlog.thread import CommitThread
-from serving.predictionlog.waiting import Commits, Done, Waiter
+from serving.predictionlog.syncing import AioSync, BackgroundSync
 from serving.settings import LogSettings
 
 MAX_DEFINITIONS: Final = 4096
@@ -52,9 +49,15 @@ class PredictionLogWriter:
     """
 
     def __init__(
-        self, directory: Path, *, settings: LogSettings, clock: Clock, files: Files | None = None
+        self,
+        directory: Path,
+        *,
+        settings: LogSettings,
+        clock: Clock,
+        files: Files | None = None,
+        make_sync: Callable[[asyncio.AbstractEventLoop], BackgroundSync | None] = AioSync.open,
     ) -> None:
-        """files: commits through these in a thread of this process, instead of a process."""
+        """make_sync: returns None where commits have to be synced by the thread."""
         identity = secrets.token_bytes(8)
         self.log_id = identity.hex()
         self._settings = settings
@@ -63,8 +66,16 @@ class PredictionLogWriter:
         self._numbers: dict[Definition, int] = {}
         self._made = 0
         self._texts: dict[int, bytes] = {}
-        self._plan = LogPlan(directory, settings, identity, self._tag)
-        self._files = files
+        self._make_sync = make_sync
+        self._committer = Committer(
+            directory,
+            settings=settings,
+            clock=clock,
+            files=files or SystemFiles(),
+            log_id=identity,
+            tag=self._tag,
+            definitions=self._texts,
+        )
         self._sequence = 0
         self._waiting: deque[Waiter] = deque()
         self._pending_bytes = self._failed_records = self._recorded = 0
@@ -83,8 +94,8 @@ class PredictionLogWriter:
         """
         self._loop = asyncio.get_running_loop()
         if self._records:
-            commits = self._make_commits()
-            self._sequence = await commits.start(self._settle)
+            commits = Commits(self._committer, self._make_sync(self._loop), self._settle)
+            self._sequence = await commits.start()
             self._commits = commits
             self._schedule_sweep()
         self._accepts = True
@@ -100,9 +111,7 @@ class PredictionLogWriter:
                 self._forget()
             self._made += 1
             number = self._tag << 32 | self._made
-            self._texts[number] = text = definition_text(definition)
-            if self._commits is not None:
-                self._commits.define(number, text)
+            self._texts[number] = definition_text(definition)
             self._numbers[definition] = number
         return number
 
@@ -141,7 +150,7 @@ class PredictionLogWriter:
     @property
     def refusal(self) -> ServingError | None:
         """Why nothing can be admitted now, as a new error; None when all is well."""
-        error = None if self._commits is None else self._commits.refusal
+        error = self._committer.refusal
         if error is not None:
             return type(error)(error.message)
         if self._stalled:
@@ -149,11 +158,6 @@ class PredictionLogWriter:
         if self._pending_bytes > self._settings.max_pending_bytes:
             return LogUnavailable("too much waits for the prediction log's disk")
         return None
-
-    @property
-    def process_id(self) -> int | None:
-        """Of the process that commits; None when there is none."""
-        return self._commits.process_id if isinstance(self._commits, RemoteCommits) else None
 
     async def aclose(self) -> None:
         """Commits what is pending, seals the segment, ends the thread. Harmless when repeated.
@@ -176,15 +180,15 @@ class PredictionLogWriter:
             self._fail(len(self._waiting), LogUnavailable("the prediction log was closed"))
 
     def statistics(self) -> LogStatistics:
-        counts = State() if self._commits is None else self._commits.state
+        counts = self._committer.counts
         refusal = self.refusal
         return LogStatistics(
             commits=counts.commits,
             records=self._recorded,
             bytes=counts.bytes,
             commit_seconds=counts.elapsed_ns / 1e9,
-            commit_times=counts.times or (0,) * (len(COMMIT_TIMES_S) + 1),
-            commit_records=counts.sizes or (0,) * (len(COMMIT_RECORDS) + 1),
+            commit_times=tuple(counts.times),
+            commit_records=tuple(counts.sizes),
             failed_commits=counts.failed_commits,
             failed_records=self._failed_records,
             segments=counts.segments,
@@ -193,21 +197,6 @@ class PredictionLogWriter:
             pending_bytes=self._pending_bytes,
             refusal="" if refusal is None else refusal.code,
         )
-
-    def _make_commits(self) -> Commits:
-        plan = self._plan
-        if self._files is None:
-            return RemoteCommits(plan, self._texts)
-        committer = Committer(
-            plan.directory,
-            settings=plan.settings,
-            clock=self._clock,
-            files=self._files,
-            log_id=plan.log_id,
-            tag=plan.tag,
-            definitions=self._texts,
-        )
-        return CommitThread(committer, self._texts)
 
     def _forget(self) -> None:
         """Bounds the definitions: the younger generation stays known to the thread."""

@@ -15,7 +15,7 @@ import pytest
 
 from serving.core.clock import ManualClock, SystemClock
 from serving.errors import LogStorageFull, LogUnavailable
-from serving.predictionlog.files import OUT_OF_SPACE, SystemFiles
+from serving.predictionlog.files import OUT_OF_SPACE
 from serving.predictionlog.verification import verify
 from serving.predictionlog.writer import PredictionLogWriter
 from tests.logs import (
@@ -411,7 +411,7 @@ async def test_a_really_full_disk_refuses_and_recovers(small_disk: Path) -> None
     """On 16 MiB: 503 when full, every acknowledged record there, and on again once there is space."""
     ballast = small_disk / "ballast"
     write_zeros(ballast, 8 * 1024 * 1024)
-    log = a_writer(small_disk / "log", files=SystemFiles())
+    log = a_writer(small_disk / "log")
     await log.start()
     acknowledged = await record_until_full(log, rows=5000)
     refusal = log.refusal
@@ -431,7 +431,7 @@ async def test_a_start_on_a_full_disk_refuses_and_recovers(small_disk: Path) -> 
     ballast = small_disk / "ballast"
     (small_disk / "log").mkdir()
     write_zeros(ballast, 17 * 1024 * 1024)
-    log = a_writer(small_disk / "log", files=SystemFiles())
+    log = a_writer(small_disk / "log")
 
     await log.start()
 
@@ -465,7 +465,7 @@ async def test_a_file_size_limit_is_no_death(tmp_path: Path) -> None:
     """Beyond RLIMIT_FSIZE the kernel would send SIGXFSZ: it is a full disk, not the end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Commits in this process, which the limit is for.
-    log = PredictionLogWriter(tmp_path, settings=SETTINGS, clock=SystemClock(), files=SystemFiles())
+    log = PredictionLogWriter(tmp_path, settings=SETTINGS, clock=SystemClock())
     await log.start()
     resource.setrlimit(resource.RLIMIT_FSIZE, (300 * 1024, hard))
     try:
