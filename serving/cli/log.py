@@ -64,7 +64,7 @@ def query(  # noqa: PLR0913 -- one parameter for each option
     """
     now_ns = SystemClock().wall_ns()
     search = Search(
-        _log_directory(config, data_dir),
+        log_directory(config, data_dir),
         Query(
             since_ns=None if since is None else instant_ns(since, now_ns=now_ns),
             until_ns=None if until is None else instant_ns(until, now_ns=now_ns),
@@ -107,7 +107,7 @@ def verify_log(*, json: Json = False, config: Config = None, data_dir: DataDir =
       serving log verify
       serving log verify --json
     """
-    report = verify(_log_directory(config, data_dir))
+    report = verify(log_directory(config, data_dir))
     if json:
         say_json({"sound": not report.damage, **msgspec.to_builtins(report)})
     else:
@@ -149,7 +149,8 @@ def _fate(text: str) -> Fate:
         raise ParameterInvalid(f"--fate {text[:64]!r} is none of {names}") from error
 
 
-def _log_directory(config: Path | None, data_dir: Path | None) -> Path:
+def log_directory(config: Path | None, data_dir: Path | None) -> Path:
+    """Where the logs of an instance lie. Raises NotFound."""
     root = effective(config, data_dir).data_dir / "log"
     if not root.is_dir():
         raise NotFound(f"{root} does not exist; has the product run with this data directory?")
