@@ -9,14 +9,17 @@ side names a server: one is started when a case needs it and ended when the next
     log-off       the same without a log
     plain-ray     a plain Ray Serve application
     edge, bare    fixed answers: our HTTP server, and a protocol that parses nothing
+    grpc          a fixed answer of the gRPC library on its own
     raw           ONNX Runtime alone, one thread, at the batch size that its sweep found best
 """
 
 from dataclasses import dataclass
 from typing import Final, Literal
 
-ServerName = Literal["product", "log-process", "log-off", "plain-ray", "edge", "bare", "raw"]
-PayloadName = Literal["json", "binary"]
+ServerName = Literal[
+    "product", "log-process", "log-off", "plain-ray", "edge", "bare", "grpc", "raw"
+]
+PayloadName = Literal["json", "binary", "grpc"]
 
 MODELS: Final = {"M1": "bench-m1", "M2": "bench-m2"}
 
@@ -64,6 +67,7 @@ CASES: Final = (
     Case("fixed-answer-c64", (Side("edge", "M1", "json", 64), Side("bare", "M1", "json", 64))),
     *(_alone("M1", "json", connections) for connections in (1, 64, 128, 256)),
     *(_alone("M1", "binary", connections) for connections in (1, 64, 128, 256)),
+    Case("m1-grpc-c64", (Side("product", "M1", "grpc", 64), Side("grpc", "M1", "grpc", 64))),
     _alone("M2", "json", 1),
     _against_raw("json", 64),
     _against_raw("binary", 64),

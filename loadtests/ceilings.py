@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from loadtests import models
 from loadtests.payloads import FEATURES
 from serving.core.clock import SystemClock
-from serving.registry.folder import DEFAULT_MODELS_DIR, FILE_NAME, read_specification
+from serving.registry.folder import DEFAULT_MODELS_DIR
+from serving.registry.specification import FILE_NAME, read_specification
 
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 RECORD_BYTES: Final = 450

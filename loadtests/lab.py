@@ -7,13 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from loadtests.cases import Case, ServerName
+from loadtests.cases import Case, ServerName, Side
 from loadtests.ceilings import RawModel
 from loadtests.children import ChildFailed
 from loadtests.product import product
 from loadtests.report import tell
 from loadtests.servers import Server, floor, plain_ray
-from loadtests.subjects import HttpSubject, RawSubject
+from loadtests.subjects import GrpcSubject, HttpSubject, RawSubject
 from loadtests.windows import Subject
 
 OPENERS: Final[Mapping[ServerName, Callable[[Path], AbstractContextManager[Server]]]] = {
@@ -23,6 +23,7 @@ OPENERS: Final[Mapping[ServerName, Callable[[Path], AbstractContextManager[Serve
     "plain-ray": plain_ray,
     "edge": partial(floor, "edge"),
     "bare": partial(floor, "bare"),
+    "grpc": partial(floor, "grpc"),
 }
 
 
@@ -56,7 +57,7 @@ class Lab:
         Raises ChildFailed when a server does not start.
         """
         self._end([name for name in self._open if name not in case.servers])
-        return [self._subject(side.server) for side in case.sides]
+        return [self._subject(side) for side in case.sides]
 
     def _end(self, names: Sequence[ServerName]) -> None:
         with ExitStack() as others:  # They end too when one of them raises, or Ctrl-C comes.
@@ -71,7 +72,8 @@ class Lab:
         except ChildFailed as error:
             self.faults.append(str(error))
 
-    def _subject(self, name: ServerName) -> Subject:
+    def _subject(self, side: Side) -> Subject:
+        name = side.server
         if name == "raw":
             return self._raw
         if name not in self._open:
@@ -80,4 +82,6 @@ class Lab:
                 server = stack.enter_context(OPENERS[name](self._folder))
                 self._open[name] = (server, stack.pop_all())
         server, _ = self._open[name]
+        if side.payload == "grpc":
+            return GrpcSubject(server, oracles=self._models)
         return HttpSubject(server, oracles=self._models, folder=self._folder)

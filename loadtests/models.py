@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from serving.registry.folder import DEFAULT_MODELS_DIR, FILE_NAME, read_specification
+from serving.registry.folder import DEFAULT_MODELS_DIR
+from serving.registry.specification import FILE_NAME, read_specification
 
 LAYERS: Final = {
     "bench-m1": (64, 256, 256, 8),

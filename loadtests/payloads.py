@@ -42,9 +42,9 @@ def a_row() -> NDArray[np.float32]:
     return np.round(numbers, 6).astype(np.float32)
 
 
-def json_payload(row: NDArray[np.float32]) -> Payload:
+def json_payload(row: NDArray[np.float32], *, name: str = "input") -> Payload:
     data = [round(float(value), 6) for value in row]
-    tensor = {"name": "input", "shape": [1, len(row)], "datatype": "FP32", "data": data}
+    tensor = {"name": name, "shape": [1, len(row)], "datatype": "FP32", "data": data}
     body = json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
     return Payload({"Content-Type": "application/json"}, body)
 

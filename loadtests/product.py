@@ -49,6 +49,7 @@ def product(durability: str, folder: Path) -> Iterator[Server]:
             path=PATH,
             headers={"Authorization": f"Bearer {token}"},
             account=child.account,
+            grpc_address=f"{LOOPBACK}:{overrides['SERVING_GRPC_PORT']}",
         )
         _check_guard(server)
         _check_metrics(int(overrides["SERVING_METRICS_PORT"]))

@@ -24,13 +24,15 @@ M1: Final = "bench-m1"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server. path: with `{model}` where it serves several. numeric: it runs the model."""
+    """A running server. path: with `{model}` where it serves several. numeric: it runs the model.
+    grpc_address: empty where it does not speak it."""
 
     url: str
     path: str
     headers: Mapping[str, str]
     account: Account
     numeric: bool = True
+    grpc_address: str = ""
 
     def url_of(self, model: str) -> str:
         return self.url + self.path.format(model=model)
@@ -38,11 +40,14 @@ class Server:
 
 @contextmanager
 def floor(kind: str, folder: Path) -> Iterator[Server]:
-    """A fixed answer: kind is `bare` or `edge`, see `fixed_answer`."""
+    """A fixed answer: kind is `bare`, `edge` or `grpc`, see `fixed_answer`."""
     command = [sys.executable, "-m", "loadtests.fixed_answer", kind]
     with running(command, name=kind, folder=folder) as child:
         port = child.wait_for("listening", limit_s=FLOOR_START_S).split()[1]
-        yield Server(f"http://{LOOPBACK}:{port}", "/", {}, child.account, numeric=False)
+        address = f"{LOOPBACK}:{port}"
+        yield Server(
+            f"http://{address}", "/", {}, child.account, numeric=False, grpc_address=address
+        )
 
 
 @contextmanager

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from grpc import RpcError  # type: ignore[import-untyped]  # it ships no types
 
-from loadtests import wrk
+from loadtests import grpc_load, wrk
 from loadtests.cases import MODELS, Side
 from loadtests.ceilings import RawModel
-from loadtests.payloads import PAYLOADS, WrongAnswer, a_row, check
+from loadtests.payloads import PAYLOADS, TOLERANCE, WrongAnswer, a_row, check
 from loadtests.servers import Server
 from loadtests.windows import Window
 
@@ -41,20 +42,58 @@ class HttpSubject:
         )
         before_s = self._server.account.seconds()
         outcome = wrk.run(load, seconds=seconds, folder=self._folder)
-        if not outcome.requests:
-            raise WrongAnswer(f"{load.url} answered nothing in {seconds:g} s")
-        return Window(
-            requests=outcome.requests,
-            seconds=outcome.seconds,
-            p50_ms=outcome.p50_ms,
-            p90_ms=outcome.p90_ms,
-            p99_ms=outcome.p99_ms,
-            p999_ms=outcome.p999_ms,
-            max_ms=outcome.max_ms,
-            cpu_s=self._server.account.seconds() - before_s,
-            generator_cpu_s=outcome.cpu_s,
-            errors=outcome.errors,
+        return _window(load.url, outcome, cpu_s=self._server.account.seconds() - before_s)
+
+
+class GrpcSubject:
+    """A running server's gRPC port. oracles: raw models by M1, M2, for the check of answers."""
+
+    def __init__(self, server: Server, *, oracles: Mapping[str, RawModel]) -> None:
+        self._server = server
+        self._oracles = oracles
+
+    def check(self, side: Side) -> None:
+        address = self._server.grpc_address
+        try:
+            got = grpc_load.ask(self._load(side, seconds=0))
+        except (RpcError, ValueError) as error:
+            raise WrongAnswer(f"{address} answered no inference response: {error}") from error
+        (expected,) = self._oracles[side.model].run(a_row()[np.newaxis])
+        if self._server.numeric and not np.allclose(got, expected, rtol=0, atol=TOLERANCE):
+            raise WrongAnswer(f"{address} answered {got}; a raw run gives {expected}")
+
+    def measure(self, side: Side, *, seconds: float) -> Window:
+        before_s = self._server.account.seconds()
+        outcome = grpc_load.run(self._load(side, seconds=seconds))
+        cpu_s = self._server.account.seconds() - before_s
+        return _window(self._server.grpc_address, outcome, cpu_s=cpu_s)
+
+    def _load(self, side: Side, *, seconds: float) -> grpc_load.GrpcLoad:
+        return grpc_load.GrpcLoad(
+            address=self._server.grpc_address,
+            metadata=tuple((name.lower(), value) for name, value in self._server.headers.items()),
+            message=grpc_load.message(MODELS[side.model], a_row()),
+            callers=side.connections,
+            seconds=seconds,
         )
+
+
+def _window(place: str, outcome: wrk.Outcome, *, cpu_s: float) -> Window:
+    """What a generator counted. cpu_s: of the server. Raises WrongAnswer when nothing was answered."""
+    if not outcome.requests:
+        raise WrongAnswer(f"{place} answered nothing in {outcome.seconds:g} s")
+    return Window(
+        requests=outcome.requests,
+        seconds=outcome.seconds,
+        p50_ms=outcome.p50_ms,
+        p90_ms=outcome.p90_ms,
+        p99_ms=outcome.p99_ms,
+        p999_ms=outcome.p999_ms,
+        max_ms=outcome.max_ms,
+        cpu_s=cpu_s,
+        generator_cpu_s=outcome.cpu_s,
+        errors=outcome.errors,
+    )
 
 
 class RawSubject:

@@ -41,6 +41,7 @@ THRESHOLDS: Final = (
     Threshold("m1-binary-c128", "rate_per_s", 45_000, "one-row binary"),
     Threshold("m1-json-c1", "p50_ms", 0.7, "one caller, JSON"),
     Threshold("m1-binary-c1", "p50_ms", 0.7, "one caller, binary"),
+    Threshold("m1-grpc-c64", "ratio", 0.8, "gRPC over a fixed answer of its library"),
     Threshold("log-off-c256", "ratio", 0.9, "synced log over no log"),
     Threshold("m2-binary-c128", "ratio", 0.95, "of the best raw ONNX Runtime throughput"),
     Threshold("plain-ray-c64", "ratio", 90, "times the plain Ray Serve application"),

@@ -111,7 +111,7 @@ def parse(text: str, *, cpu_s: float = 0.0) -> Outcome:
         outcome = msgspec.json.decode(lines[0].removeprefix(MARKER), type=Outcome)
     except msgspec.DecodeError as error:
         raise WrkFailed(f"wrk printed an outcome that cannot be read: {lines[0]}") from error
-    return msgspec.structs.replace(outcome, cpu_s=cpu_s)
+    return msgspec.structs.replace(outcome, cpu_s=cpu_s or outcome.cpu_s)
 
 
 def script(load: Load) -> str:

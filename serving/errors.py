@@ -4,7 +4,8 @@
     ├── CallerError              the request must change before it can succeed
     │   ├── RequestInvalid           invalid_request
     │   │   ├── JsonInvalid              invalid_json
-    │   │   │   └── NonFiniteLiteral         non_finite_literal (NaN or Infinity as JSON)
+    │   │   │   ├── NonFiniteLiteral         non_finite_literal (NaN or Infinity as JSON)
+    │   │   │   └── DuplicateKey             duplicate_key (two members of one name)
     │   │   ├── JsonTooDeep              json_too_deep
     │   │   ├── ShapeInvalid             invalid_shape
     │   │   ├── ShapeOverflow            shape_overflow
@@ -13,6 +14,9 @@
     │   │   ├── ValueOutOfRange          value_out_of_range
     │   │   ├── NonFiniteInput           non_finite_input
     │   │   ├── ParameterInvalid         invalid_parameter
+    │   │   ├── FieldUnknown             unknown_or_read_only_field
+    │   │   ├── AmbiguousCredentials     ambiguous_credentials
+    │   │   ├── EncodingInvalid          bad_encoding (a compressed body that is damaged)
     │   │   └── MessageInvalid           invalid_message (HTTP framing or header)
     │   │       └── AmbiguousLength          ambiguous_length
     │   ├── Unauthenticated          unauthenticated
@@ -25,8 +29,10 @@
     │   ├── TargetTooLong            uri_too_long
     │   ├── HeadTooLarge             headers_too_large
     │   ├── MediaTypeUnsupported     unsupported_media_type
+    │   │   └── EncodingUnsupported      unsupported_encoding
     │   ├── ProtocolUnsupported      unsupported_protocol_version
     │   └── CallerLimitReached       caller_limit (retry)
+    │       └── QuotaExceeded            quota_exceeded (retry)
     ├── ServiceError             the request was fine
     │   ├── Overloaded               overloaded (retry)
     │   │   ├── QueueFull                queue_full (retry)
@@ -34,12 +40,14 @@
     │   ├── NotReady                 not_ready (retry)
     │   │   ├── NoReplica                no_replica (retry)
     │   │   └── Draining                 draining (retry)
+    │   ├── AuthUnavailable          auth_unavailable (retry)
     │   ├── LogUnavailable           log_unavailable (retry)
     │   │   └── LogStorageFull           log_storage_full (retry)
     │   ├── ReplicaLost              replica_lost (retry)
     │   ├── DeadlineExceeded         deadline_exceeded (retry)
     │   ├── ModelFailed              model_error
     │   ├── OutputInvalid            model_output_invalid
+    │   ├── FeatureUnsupported       unsupported
     │   ├── FrameInvalid             invalid_frame (a peer sent what is no frame)
     │   └── InternalError            internal
     └── OperatorError            a start or an administrative act was refused
@@ -50,6 +58,7 @@
         ├── ArtifactInvalid          invalid_artifact
         │   └── ArtifactMissing          artifact_missing (a deployment may be optional)
         ├── ProviderUnavailable      provider_unavailable
+        ├── OrderRefused             order_refused (the control port said no to a command)
         ├── LogDamaged               log_damaged
         └── StartFailed              start_failed
 
@@ -96,6 +105,10 @@ class NonFiniteLiteral(JsonInvalid):
     code = "non_finite_literal"
 
 
+class DuplicateKey(JsonInvalid):
+    code = "duplicate_key"
+
+
 class JsonTooDeep(RequestInvalid):
     code = "json_too_deep"
 
@@ -126,6 +139,18 @@ class NonFiniteInput(RequestInvalid):
 
 class ParameterInvalid(RequestInvalid):
     code = "invalid_parameter"
+
+
+class FieldUnknown(RequestInvalid):
+    code = "unknown_or_read_only_field"
+
+
+class AmbiguousCredentials(RequestInvalid):
+    code = "ambiguous_credentials"
+
+
+class EncodingInvalid(RequestInvalid):
+    code = "bad_encoding"
 
 
 class MessageInvalid(RequestInvalid):
@@ -180,6 +205,10 @@ class MediaTypeUnsupported(CallerError):
     code = "unsupported_media_type"
 
 
+class EncodingUnsupported(MediaTypeUnsupported):
+    code = "unsupported_encoding"
+
+
 class ProtocolUnsupported(CallerError):
     code = "unsupported_protocol_version"
 
@@ -187,6 +216,16 @@ class ProtocolUnsupported(CallerError):
 class CallerLimitReached(CallerError):
     code = "caller_limit"
     retry = True
+
+
+class QuotaExceeded(CallerLimitReached):
+    """retry_after_s: when the same request has a chance again."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Overloaded(ServiceError):
@@ -215,6 +254,11 @@ class Draining(NotReady):
     code = "draining"
 
 
+class AuthUnavailable(ServiceError):
+    code = "auth_unavailable"
+    retry = True
+
+
 class LogUnavailable(ServiceError):
     code = "log_unavailable"
     retry = True
@@ -240,6 +284,10 @@ class ModelFailed(ServiceError):
 
 class OutputInvalid(ServiceError):
     code = "model_output_invalid"
+
+
+class FeatureUnsupported(ServiceError):
+    code = "unsupported"
 
 
 class FrameInvalid(ServiceError):
@@ -276,6 +324,10 @@ class ArtifactMissing(ArtifactInvalid):
 
 class ProviderUnavailable(OperatorError):
     code = "provider_unavailable"
+
+
+class OrderRefused(OperatorError):
+    code = "order_refused"
 
 
 class LogDamaged(OperatorError):

@@ -14,31 +14,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from serving.errors import SettingInvalid
+from serving.issuer_settings import IssuerSettings
+from serving.setting_types import Bytes, Count, Group, Port, Seconds
+from serving.tls_settings import CertificateRule, PortSettings
 
 PREFIX = "SERVING_"
 CLIENT_VARIABLES = frozenset({"SERVING_TOKEN"})
 """Set in a shell for clients such as the load scenarios; no setting, and no mistake either."""
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Count = Annotated[int, Field(ge=1)]
-Bytes = Annotated[int, Field(ge=1)]
 
-
-class Group(BaseModel):
-    """A frozen group; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class HttpSettings(Group):
+class HttpSettings(PortSettings):
     """The inference port and the limits of its protocol (RELIABILITY, default limits)."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on; loopback until TLS and a network are decided on."""
     port: Port = 8000
     """Inference over HTTP."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
@@ -57,6 +47,10 @@ class HttpSettings(Group):
     """One header, name and value; `Authorization` may use the whole head."""
     max_body_bytes: Bytes = 16 * 1024 * 1024
     """A larger body is answered 413, before it is read where it is announced."""
+    max_unpacked_bytes: Bytes = 64 * 1024 * 1024
+    """A compressed body that unpacks to more is answered 413."""
+    max_unpack_ratio: Count = 100
+    """A body that unpacks to more than a MiB and to this many times its size is answered 413."""
     max_buffered_bytes: Bytes = 256 * 1024 * 1024
     """Request bodies being received by all connections of a worker; one that would exceed it is
     refused with 503."""
@@ -74,27 +68,50 @@ class HttpSettings(Group):
     """Distinct request heads whose parse is remembered per worker."""
 
 
-class GrpcSettings(Group):
-    """The gRPC port is reserved; nothing listens on it yet."""
+class GrpcSettings(PortSettings):
+    """The inference port over gRPC and the limits of its protocol. All limits are per worker."""
 
     port: Port = 8001
-    """Reserved, so that instances side by side can already be given different ones."""
+    """Inference over gRPC."""
+    max_message_bytes: Bytes = 16 * 1024 * 1024
+    """A larger message, compressed or not, is refused with RESOURCE_EXHAUSTED."""
+    max_metadata_bytes: Bytes = 32 * 1024
+    """All metadata of a call together; above it RESOURCE_EXHAUSTED."""
+    max_calls: Count = 4096
+    """Calls being received or answered; one more is refused with RESOURCE_EXHAUSTED."""
+    max_streams_per_connection: Count = 1024
+    """Calls in flight on one connection; the client waits with more."""
+    max_health_watches: Count = 64
+    """Open `Watch` calls of the health service, which need no token; one more is refused."""
+    keepalive_s: Seconds = 60.0
+    """A silent connection is asked for a sign of life after this."""
+    keepalive_timeout_s: Seconds = 20.0
+    """A connection that gives none for this long is closed."""
+    min_ping_interval_s: Seconds = 10.0
+    """A client that pings an idle connection more often is cut off."""
+    idle_timeout_s: Seconds = 300.0
+    """A connection without a call is closed after this."""
+
+    @model_validator(mode="after")
+    def _asks_for_certificates(self) -> "GrpcSettings":
+        if self.client_ca is not None and not self.requires_clients:
+            raise ValueError(
+                "client_certificates cannot be optional here: the gRPC library asks all clients for "
+                "one, or none"
+            )
+        return self
 
 
-class MetricsSettings(Group):
+class MetricsSettings(PortSettings):
     """Prometheus metrics of every process, on one port."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
     port: Port = 8002
     """`GET /metrics` for Prometheus."""
 
 
-class ControlSettings(Group):
+class ControlSettings(PortSettings):
     """The control port and the leases of replicas."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
     port: Port = 8003
     """Status, snapshots and leases."""
     lease_s: Seconds = 10.0
@@ -114,20 +131,40 @@ class ControlSettings(Group):
 
 
 class AccessSettings(Group):
-    """Tokens of the local issuer and how long a verified one is remembered."""
+    """Whose tokens are believed, and how long a verified one is remembered."""
 
+    issuers: tuple[IssuerSettings, ...] = ()
+    """The organisation's own issuers; a file only."""
+    local_issuer: bool | None = None
+    """Believe what `serving token` prints. None: only when there are no other issuers."""
     issuer: str = "serving-local"
-    """The `iss` claim that tokens must carry."""
+    """The `iss` claim of the local issuer."""
     audience: str = "serving"
-    """The `aud` claim that tokens must carry."""
+    """The `aud` claim of the local issuer."""
     leeway_s: Annotated[float, Field(ge=0, le=300)] = 60.0
-    """Clock difference allowed for `iat`."""
+    """Clock difference allowed for `iat`, `nbf` and `exp` of its tokens."""
     max_token_lifetime_s: Seconds = 86_400.0
-    """A token valid for longer is refused, and not issued."""
+    """A token of the local issuer valid for longer is refused, and not issued."""
     max_token_bytes: Bytes = 8 * 1024
     """A longer credential is refused before it is looked at."""
     token_cache_entries: Count = 10_000
     """Verified credentials remembered per worker."""
+    certificates: tuple[CertificateRule, ...] = ()
+    """Whom a client certificate names when it comes without a token or key; the first that fits."""
+    certificate_binds_token: bool = False
+    """Refuse a token or key whose subject is not the common name of the certificate beside it."""
+
+    @property
+    def has_local_issuer(self) -> bool:
+        """Whether the local issuer is one of those that are believed."""
+        return not self.issuers if self.local_issuer is None else self.local_issuer
+
+    @model_validator(mode="after")
+    def _issuers_differ(self) -> "AccessSettings":
+        names = [each.name for each in self.issuers] + [self.issuer] * self.has_local_issuer
+        if len(set(names)) != len(names):
+            raise ValueError("access.issuers and access.issuer must have different names")
+        return self
 
 
 class AdmissionSettings(Group):
@@ -143,10 +180,43 @@ class AdmissionSettings(Group):
     """Per model version, waiting for a frame; one more request is refused with 503."""
     max_queued_bytes: Bytes = 256 * 1024 * 1024
     """Of all admitted inputs together; bounds memory whatever the row size."""
+    max_memory_share: Annotated[float, Field(gt=0.1, le=2)] = 0.95
+    """Of the container's limit or the machine's memory, by everybody: above it requests are refused
+    with 503, and 0.05 below it those larger than 64 KiB; 2 switches this off."""
+    max_queue_wait_s: Seconds = 0.1
+    """For a frame, while a replica is up. A request that would wait for half of it is refused with
+    503, as is one that did for all of it; two runs of the model are always permitted."""
+    weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
+    """Subjects whose share of a busy model is not 1: with 3, three times as many rows."""
     default_deadline_s: Seconds = 1.0
     """When the caller names none."""
     max_deadline_s: Seconds = 60.0
     """A longer one asked for by the caller is shortened to this."""
+
+
+class QuotaRule(Group):
+    """What the callers that fit may use. None: no limit of that kind."""
+
+    subject: str = "*"
+    """Pattern with `*` and `?` for the credential's subject."""
+    tenant: str = "*"
+    """The same for its tenant; a rule binds who fits both."""
+    shared: bool = False
+    """One allowance for all that fit together, instead of one for each."""
+    requests_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Admitted ones."""
+    rows_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Answered ones; a caller in debt waits until it has run out."""
+    compute_ms_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Milliseconds of model time, a caller's share by rows of the batches it was in."""
+    burst_s: Seconds = 1.0
+    """How many seconds' worth of the limits above may be used at once."""
+    requests_per_day: Annotated[float, Field(gt=0)] | None = None
+    """Of any day: what was used comes back evenly over 24 hours."""
+    rows_per_day: Annotated[float, Field(gt=0)] | None = None
+    """The same for rows."""
+    compute_ms_per_day: Annotated[float, Field(gt=0)] | None = None
+    """The same for model time."""
 
 
 class ChannelSettings(Group):
@@ -251,6 +321,9 @@ class Deployment(Group):
     """More than `min_replicas` lets the replicas' own load decide between the two."""
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs that Ray reserves for one replica; fractions share a device."""
+    tenant: str = ""
+    """Who owns the model. Only the tenant's own principals, and those granted more, can see that
+    there is one; empty shares it with everybody."""
     optional: bool = False
     """Leave the model out, with a word, when its artifact is not on this machine."""
 
@@ -284,6 +357,8 @@ class Settings(Group):
     control: ControlSettings = ControlSettings()
     access: AccessSettings = AccessSettings()
     admission: AdmissionSettings = AdmissionSettings()
+    quotas: tuple[QuotaRule, ...] = ()
+    """How much callers may use; every rule that fits a caller binds it. In a file only."""
     channel: ChannelSettings = ChannelSettings()
     log: LogSettings = LogSettings()
     shadow: ShadowSettings = ShadowSettings()
@@ -291,6 +366,11 @@ class Settings(Group):
     ray: RaySettings = RaySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     deployments: tuple[Deployment, ...] = DEMO
+
+    @property
+    def tenants(self) -> dict[str, str]:
+        """Models that belong to a tenant, and to which."""
+        return {each.model: each.tenant for each in self.deployments if each.tenant}
 
     @model_validator(mode="after")
     def _distinct(self) -> "Settings":

@@ -1,7 +1,7 @@
 """A models folder for whole-path tests: tiny models whose answers and running times are chosen.
 
 `doubler` version 1 answers 2 * x and its candidate, version 2, answers 3 * x; `twin` is version 1
-under a second name. x is FP32 [rows, 2]. A run takes as many turns of a loop in the graph as the
+under a second name. x is FP32 [rows, 2]; `wide`, where it is written, has rows of 256 KiB. A run takes as many turns of a loop in the graph as the
 largest number in it, so that the caller decides how long it lasts: `SLOW` is some tenths of a second.
 """
 
@@ -15,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 SLOW: Final = 1_000_000.0
 FACTORS: Final = {"1": 2.0, "2": 3.0}
+COLUMNS: Final = 2
+WIDE_COLUMNS: Final = 65536
 
 DOUBLER: Final[dict[str, Any]] = {"model": "doubler", "stable": "1", "shadows": ["2"]}
 TWIN: Final[dict[str, Any]] = {"model": "twin", "stable": "1"}
@@ -23,16 +25,25 @@ TWIN: Final[dict[str, Any]] = {"model": "twin", "stable": "1"}
 def write_models(folder: Path) -> Path:
     """Makes `folder` a models folder and returns it."""
     for model, versions in (("doubler", ("1", "2")), ("twin", ("1",))):
-        home = folder / model
-        home.mkdir(parents=True)
-        graphs = {version: multiplying(FACTORS[version]) for version in versions}
-        for version, content in graphs.items():
-            (home / f"{version}.onnx").write_bytes(content)
-        (home / "model.yaml").write_text(yaml.safe_dump(_specification(model, graphs)))
+        _write(folder / model, {version: multiplying(FACTORS[version]) for version in versions})
     return folder
 
 
-def multiplying(factor: float) -> bytes:
+def write_wide(folder: Path) -> Path:
+    """Adds `wide` to a models folder: large requests with few rows."""
+    _write(folder / "wide", {"1": multiplying(2.0, columns=WIDE_COLUMNS)}, columns=WIDE_COLUMNS)
+    return folder
+
+
+def _write(home: Path, graphs: dict[str, bytes], *, columns: int = COLUMNS) -> None:
+    home.mkdir(parents=True)
+    for version, content in graphs.items():
+        (home / f"{version}.onnx").write_bytes(content)
+    specification = _specification(home.name, graphs, columns)
+    (home / "model.yaml").write_text(yaml.safe_dump(specification))
+
+
+def multiplying(factor: float, *, columns: int = COLUMNS) -> bytes:
     """y = factor * x, after as many turns of an empty loop as the largest number in x."""
     body = helper.make_graph(
         [
@@ -59,8 +70,8 @@ def multiplying(factor: float) -> bytes:
     graph = helper.make_graph(
         nodes,
         "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 2])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 2])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", columns])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", columns])],
         [numpy_helper.from_array(np.array(factor, dtype=np.float32), "factor")],
     )
     opsets = [helper.make_opsetid("", 18)]
@@ -68,7 +79,7 @@ def multiplying(factor: float) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _specification(model: str, graphs: dict[str, bytes]) -> dict[str, Any]:
+def _specification(model: str, graphs: dict[str, bytes], columns: int) -> dict[str, Any]:
     made = "made by tests/catalogue.py"
     return {
         "model": model,
@@ -77,8 +88,8 @@ def _specification(model: str, graphs: dict[str, bytes]) -> dict[str, Any]:
         "task": "arithmetic",
         "licence": "Apache-2.0",
         "source": made,
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
-        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, columns]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, columns]}],
         "versions": [
             {
                 "version": version,

@@ -18,6 +18,11 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many of the onnx package's models are run (`tests/conformance`)."""
+    parser.addoption("--onnx-models", choices=("sample", "all"), default="sample")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs Ray comes last, so that everything else runs without one beside it."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)

@@ -56,6 +56,7 @@ class Instance:
         self.data_dir = data_dir or folder / "data"
         self.config = folder / "serving.yaml"
         self.url = f"http://127.0.0.1:{http}"
+        self.grpc_address = f"127.0.0.1:{grpc}"
         self.metrics_url = f"http://127.0.0.1:{metrics}"
         self.control_url = f"http://127.0.0.1:{control}"
         self.process: subprocess.Popen[str]

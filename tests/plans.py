@@ -5,7 +5,7 @@ from pathlib import Path
 from serving.core.models import Digest, ModelName, ModelVersion, VersionName
 from serving.core.tensors import TensorSpecification
 from serving.core.traffic import ReplicaEndpoint
-from serving.inference.listener import ReplicaStatistics
+from serving.inference.counters import ReplicaStatistics
 from serving.inference.plans import ApplicationPlan, ReplicaOrder
 from serving.inference.registration import Renewal
 from serving.settings import Settings

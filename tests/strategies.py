@@ -18,6 +18,7 @@ from serving.core.batches import (
     SpanLink,
     TensorBlock,
 )
+from serving.core.elements import join_elements
 from serving.core.models import Digest
 from serving.core.tensors import DTYPES, MAX_RANK, Array
 
@@ -44,13 +45,24 @@ def tensor_blocks(draw: st.DrawFn, rows: int) -> TensorBlock:
     """A tensor of `rows` rows of any datatype, its rows in one buffer or in several."""
     datatype = draw(st.sampled_from(list(DTYPES)))
     shape = draw(row_shapes())
-    row_bytes = math.prod(shape) * DTYPES[datatype].itemsize
-    whole = draw(st.binary(min_size=rows * row_bytes, max_size=rows * row_bytes))
+    whole = draw(raw_rows(datatype, shape, rows))
+    edges = TensorBlock(datatype, shape, (whole,)).row_edges(rows)
     cuts = sorted({0, rows, *draw(st.lists(st.integers(0, rows), max_size=3))})
     buffers: list[Buffer] = [
-        whole[start * row_bytes : stop * row_bytes] for start, stop in itertools.pairwise(cuts)
+        whole[edges[start] : edges[stop]] for start, stop in itertools.pairwise(cuts)
     ]
     return TensorBlock(datatype, shape, buffers or [b""])
+
+
+@st.composite
+def raw_rows(draw: st.DrawFn, datatype: str, shape: tuple[int, ...], rows: int) -> bytes:
+    """The raw form of any tensor of this shape; bytes of BOOL are whatever comes."""
+    count = rows * math.prod(shape)
+    if datatype == "BYTES":
+        elements = st.lists(st.binary(max_size=6), min_size=min(count, 64), max_size=min(count, 64))
+        return join_elements((draw(elements) * count)[:count] if count else [])
+    size = count * DTYPES[datatype].itemsize
+    return draw(st.binary(min_size=size, max_size=size))
 
 
 @st.composite
@@ -121,6 +133,13 @@ def tensors(
     name = draw(datatypes() if datatype is None else datatype)
     shape = draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=4))
     dtype = DTYPES[name]
+    if name == "BYTES":
+        # UTF-8: what is not is refused, because neither JSON nor an ONNX model could say it.
+        texts = draw(hnp.arrays(object, shape, elements=st.text(max_size=5).map(str.encode)))
+        return Tensor(name, texts)
+    if name == "BF16":
+        bits = st.integers(0, 2**16 - 1).filter(lambda n: not finite or n & 0x7F80 != 0x7F80)
+        return Tensor(name, draw(hnp.arrays("<u2", shape, elements=bits)).view(dtype))
     elements = hnp.from_dtype(dtype, allow_nan=not finite, allow_infinity=not finite)
     return Tensor(name, draw(hnp.arrays(dtype, shape, elements=elements)))
 
@@ -251,7 +270,9 @@ def inference_messages() -> st.SearchStrategy[bytes]:
     """Bodies that look like inference requests, most of them wrong somewhere."""
     shape = st.one_of(st.lists(st.integers(-1, 4), max_size=3), json_values())
     data = st.one_of(
-        st.lists(st.one_of(st.integers(-5, 300), st.floats(width=32)), max_size=6), json_values()
+        st.lists(st.one_of(st.integers(-5, 300), st.floats(width=32)), max_size=6),
+        st.lists(st.text(max_size=4), max_size=6),
+        json_values(),
     )
     sizes = st.fixed_dictionaries({"binary_data_size": st.integers(-4, 40)})
     tensor = st.fixed_dictionaries(
@@ -259,7 +280,12 @@ def inference_messages() -> st.SearchStrategy[bytes]:
         optional={"data": data, "parameters": st.one_of(sizes, json_values())},
     )
     timeouts = st.fixed_dictionaries({"timeout": st.one_of(st.integers(), json_values())})
-    output = st.fixed_dictionaries({"name": st.sampled_from(["x", "z"])})
+    forms = st.fixed_dictionaries(
+        {}, optional={"binary_data": st.booleans(), "classification": st.integers(-1, 9)}
+    )
+    output = st.fixed_dictionaries(
+        {"name": st.sampled_from(["x", "x", "z"])}, optional={"parameters": forms}
+    )
     message = st.fixed_dictionaries(
         {"inputs": st.one_of(st.lists(tensor, max_size=3), json_values())},
         optional={

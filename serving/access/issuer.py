@@ -6,34 +6,35 @@ with the old one. Tokens are JWTs of type `at+jwt` (RFC 9068) with `iss`, `aud`,
 `exp`, `jti`, and our own `roles` and `models`.
 """
 
-import base64
-import hashlib
-import json
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 import jwt
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from serving.access.claims import ALGORITHM, TOKEN_TYPE, subject_is_valid
+from serving.access.claims import Profile, subject_is_valid
+from serving.access.keyrings import KeyRing, TrustedIssuer
 from serving.access.keys import read_or_create
+from serving.access.verification import KeySet, VerificationKey, thumbprint
 from serving.core.clock import Clock
 from serving.core.principals import Role
 from serving.errors import SettingInvalid, StartFailed
 from serving.settings import AccessSettings
 
+ALGORITHM: Final = "EdDSA"
+TOKEN_TYPE: Final = "at+jwt"  # noqa: S105  # A media type, not a password.
 KEY_NAME: Final = "issuer.pem"
 
 
 class LocalIssuer:
-    """Signs tokens with the key of one data directory; `public_keys` is what verifies them."""
+    """Signs tokens with the key of one data directory; `trusted` is what verifies them."""
 
     def __init__(self, key: Ed25519PrivateKey, settings: AccessSettings, clock: Clock) -> None:
         self._key = key
-        self._key_id = key_id(key.public_key())
+        self._key_id = thumbprint(key.public_key())
         self._settings = settings
         self._clock = clock
 
@@ -53,9 +54,19 @@ class LocalIssuer:
         return cls(key, settings, clock)
 
     @property
-    def public_keys(self) -> Mapping[str, Ed25519PublicKey]:
-        """Key identifier to public key, as `Authenticator` takes it."""
-        return {self._key_id: self._key.public_key()}
+    def trusted(self) -> TrustedIssuer:
+        """As `Authenticator` takes it."""
+        settings = self._settings
+        profile = Profile(
+            issuer=settings.issuer,
+            audiences=frozenset({settings.audience}),
+            types=frozenset({TOKEN_TYPE}),
+            leeway_s=settings.leeway_s,
+            max_lifetime_s=settings.max_token_lifetime_s,
+            required=(("roles",),),
+        )
+        key = VerificationKey(self._key.public_key(), ALGORITHM, self._key_id)
+        return TrustedIssuer(profile, KeyRing(settings.issuer, KeySet([key])))
 
     def issue(
         self,
@@ -95,18 +106,6 @@ class LocalIssuer:
             limit = self._settings.max_token_bytes
             raise SettingInvalid(f"the token has {len(token)} bytes; name fewer models ({limit})")
         return token
-
-
-def key_id(key: Ed25519PublicKey) -> str:
-    """The RFC 7638 thumbprint of a public key (RFC 8037 members), base64url without padding."""
-    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    members = {"crv": "Ed25519", "kty": "OKP", "x": _base64url(raw)}
-    canonical = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
-    return _base64url(hashlib.sha256(canonical).digest())
-
-
-def _base64url(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode("ascii")
 
 
 def _new_key() -> bytes:

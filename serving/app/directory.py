@@ -1,7 +1,9 @@
 """The data directory: where everything that the product writes lives, and who holds it.
 
     lock                    held by the supervisor; a second `serving up` is refused
-    keys/                   the local issuer's key and the secret between our own processes
+    keys/                   the local issuer's key, the secret between our own processes, and the
+                            pepper of API keys
+    access.json             API keys, rules and revocations; access-uses.json: last uses of keys
     run/settings.json       effective settings, read by every child
     run/instance            names this run; replicas of an earlier one are not taken for ours
     run/ray.json            where the embedded Ray cluster answers, and its temporary folder
@@ -12,7 +14,7 @@
     log/gateway-<i>/        the prediction log of a worker
     logs/<process>.log      what a child wrote to its standard output and error, in this run
     logs/replica-<model>@<version>.log
-    snapshot-gateway-<i>.json
+    snapshot-gateway-<i>.json, access-gateway-<i>.json: what each worker was told last
 
 Folders have mode 0700, files 0600. A Unix socket's path has at most 107 bytes; when a path below
 `run` would be longer, every socket moves to a short private folder instead.
@@ -111,8 +113,21 @@ class DataDirectory:
     def prediction_log(self, index: int) -> Path:
         return self.root / "log" / f"gateway-{index}"
 
+    @property
+    def quotas(self) -> Path:
+        """What is left of everybody's quota; all workers of the node share it."""
+        return self.root / "quotas"
+
     def gateway_snapshot(self, index: int) -> Path:
         return self.root / f"snapshot-gateway-{index}.json"
+
+    @property
+    def access_file(self) -> Path:
+        """The access state, owned by the control process."""
+        return self.root / "access.json"
+
+    def gateway_access(self, index: int) -> Path:
+        return self.root / f"access-gateway-{index}.json"
 
     def process_log(self, process: str) -> Path:
         return self.logs / f"{process}.log"

@@ -10,12 +10,16 @@ from typing import Any, Final
 
 from serving.core.tensors import DTYPES
 from serving.errors import SpecificationInvalid
-from serving.registry.folder import DEFAULT_MODELS_DIR, FILE_NAME, read_specification
+from serving.registry.folder import DEFAULT_MODELS_DIR
+from serving.registry.specification import FILE_NAME, read_specification
 from serving.settings import Settings
 
 FIRST_CHOICE: Final = "census-employment"
 DEFAULT_DATA_DIR: Final = ".serving"
 _INDENT: Final = " \\\n               "
+
+_ZEROS: Final[dict[str, Any]] = {"b": False, "O": ""}
+"""What stands for nothing in JSON, by kind of dtype; a number elsewhere."""
 
 
 def how_to_call(*, working_directory: Path, executable: Path, search_path: str | None) -> str:
@@ -34,7 +38,10 @@ def how_to_call(*, working_directory: Path, executable: Path, search_path: str |
 
 
 def token_command(settings: Settings, *, call: str) -> str:
-    """A command that prints a token for the running instance."""
+    """A command that prints a token for the running instance, or who else to ask for one."""
+    if not settings.access.has_local_issuer:
+        names = " or ".join(issuer.name for issuer in settings.access.issuers)
+        return f"from {names or 'nobody: access.local_issuer is false'}"
     default = Path.cwd() / DEFAULT_DATA_DIR == settings.data_dir
     place = "" if default else f" --data-dir {shlex.quote(str(settings.data_dir))}"
     return f"{call} token --subject me --role caller{place}"
@@ -44,16 +51,28 @@ def try_command(settings: Settings, *, url: str, call: str) -> str:
     """A curl line with a real row of the first model, or of the demo model when it is served."""
     models = [deployment.model for deployment in settings.deployments]
     if not models:
-        return f"curl -s {url}/v2"
+        return f"{_curl(settings)} {url}/v2"
     model = FIRST_CHOICE if FIRST_CHOICE in models else models[0]
     body = json.dumps(_one_row(settings, model), separators=(",", ":"))
+    issued = f"$({token_command(settings, call=call)})"
+    token = issued if settings.access.has_local_issuer else "$TOKEN"
     parts = [
-        f"curl -s {url}/v2/models/{model}/infer",
-        f'-H "Authorization: Bearer $({token_command(settings, call=call)})"',
+        f"{_curl(settings)} {url}/v2/models/{model}/infer",
+        f'-H "Authorization: Bearer {token}"',
         "-H 'Content-Type: application/json'",
         f"-d {shlex.quote(body)}",
     ]
     return _INDENT.join(parts)
+
+
+def _curl(settings: Settings) -> str:
+    port = settings.http
+    words = ["curl -s"]
+    if port.certificate is not None:
+        words.append(f"--cacert {shlex.quote(str(port.certificate))}")
+    if port.requires_clients:
+        words.append("--cert YOURS.pem --key YOURS.key")
+    return " ".join(words)
 
 
 def current_call() -> str:
@@ -80,13 +99,13 @@ def _first_row(tensor: dict[str, Any]) -> dict[str, Any]:
 
 def _zeros(folder: Path) -> list[dict[str, Any]]:
     try:
-        tensors = read_specification(folder / FILE_NAME).inputs
+        specification = read_specification(folder / FILE_NAME)
     except SpecificationInvalid:
         return []
     rows = []
-    for tensor in tensors:
-        shape = [1, *(max(size, 1) for size in tensor.shape[1:])]
-        zero: Any = False if DTYPES[tensor.datatype].kind == "b" else 0
+    for tensor in specification.inputs:
+        shape = [abs(size) for size in tensor.shape]
+        zero: Any = _ZEROS.get(DTYPES[tensor.datatype].kind, 0)
         data = [zero] * math.prod(shape)
         rows.append(
             {"name": tensor.name, "shape": shape, "datatype": tensor.datatype, "data": data}

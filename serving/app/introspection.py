@@ -12,8 +12,10 @@ from typing import Final, TypeVar
 import httpx
 import msgspec
 
+from serving.access.ownports import trust_in, url_of
+from serving.tls_settings import PortSettings
+
 TIMEOUT_S: Final = 1.0
-ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - translated, not bound
 
 Message = TypeVar("Message")
 
@@ -58,21 +60,15 @@ class Introspection:
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
 
-def url_of(host: str, port: int) -> str:
-    """Where a caller on this machine reaches a server bound to `host`."""
-    host = ANY_ADDRESS.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-async def answers_ready(url: str) -> bool:
+async def answers_ready(port: PortSettings) -> bool:
     """Whether the inference port says that it is ready."""
-    async with httpx.AsyncClient(
-        verify=False,  # noqa: S501 - there is no TLS
-        trust_env=False,  # A proxy of the environment is for other machines.
-        timeout=TIMEOUT_S,
-    ) as client:
-        try:
-            answer = await client.get(f"{url}/v2/health/ready")
-        except httpx.HTTPError:
-            return False
+    try:
+        async with httpx.AsyncClient(
+            verify=trust_in(port),
+            trust_env=False,  # A proxy of the environment is for other machines.
+            timeout=TIMEOUT_S,
+        ) as client:
+            answer = await client.get(f"{url_of(port)}/v2/health/ready")
+    except (httpx.HTTPError, OSError):
+        return False
     return answer.status_code == HTTPStatus.OK

@@ -12,19 +12,22 @@ from typing import Final, TypeVar
 
 import structlog
 
-from serving.access.issuer import LocalIssuer
-from serving.access.keys import internal_secret
-from serving.access.tokens import Authenticator
+from serving.access.issuers import Issuers
+from serving.access.permissions import INTROSPECTION
 from serving.app.child import set_on_termination, stop_event
+from serving.app.control_access import ControlAccess
+from serving.app.descriptors import within_descriptors
 from serving.app.directory import DataDirectory
+from serving.app.ports import read_ports
 from serving.control.desired import Desired, Places, read_desired
 from serving.control.plane import Plane
 from serving.control.publisher import SnapshotPublisher
 from serving.control.reconciler import Engine, Reconciler
 from serving.core.clock import Clock, SystemClock
-from serving.edge.admin import ControlRoutes, introspection_routes
+from serving.edge.admin import introspection_routes
 from serving.edge.http import HttpServer
 from serving.edge.routes import Router
+from serving.edge.tls import tls_of
 from serving.errors import AddressInUse
 from serving.settings import Settings
 from serving.telemetry.families import SNAPSHOT_EPOCH, ReplicaReport, add_replica_families
@@ -92,6 +95,7 @@ class RunningControl:
         self._executor = executor
         self._clock = clock
         self._servers: list[HttpServer] = []
+        self._issuers = Issuers.open(directory.keys, settings.access, clock)
         self._publisher = SnapshotPublisher(
             versions=desired.versions,
             policies=desired.policies,
@@ -120,34 +124,35 @@ class RunningControl:
         """Until cancelled; then closes what it opened. Raises AddressInUse, StartFailed."""
         try:
             await self._listen()
-            await asyncio.gather(self._plane.keep_leases(), self._reconcile())
+            await asyncio.gather(self._plane.keep_leases(), self._issuers.run(), self._reconcile())
         finally:
             await self._leave()
 
     async def _listen(self) -> None:
-        access, control = self._settings.access, self._settings.control
-        issuer = LocalIssuer.open(self._directory.keys, access, self._clock)
-        routes = ControlRoutes(
-            self._plane,
-            authentication=Authenticator(issuer.public_keys, access),
-            secret=internal_secret(self._directory.keys),
-            clock=self._clock,
+        control = self._settings.control
+        access = ControlAccess(
+            self._settings, self._issuers, directory=self._directory, clock=self._clock
         )
-        server = self._server(Router(routes.routes()))
+        server = self._server(access.router(self._plane))
         try:
-            await server.listen(host=control.host, port=control.port)
+            await server.listen(
+                host=control.host, port=control.port, tls=tls_of(control, port="control")
+            )
         except OSError as error:
             raise AddressInUse(
                 f"control.port {control.port} on {control.host} cannot be used: {error.strerror}"
             ) from error
         families = MetricFamilies()
+        access.read_families(families)
+        read_ports(families, {"control": server})
         families.read_one(SNAPSHOT_EPOCH, lambda: self._publisher.current.epoch)
         add_replica_families(families, self._replica_reports)
         introspection = introspection_routes(status=self._plane.status, metrics=families.render)
-        await self._server(Router(introspection)).listen_unix(self._directory.control_socket)
+        router = Router(introspection, permissions=INTROSPECTION)
+        await self._server(router).listen_unix(self._directory.control_socket)
 
     def _server(self, router: Router) -> HttpServer:
-        server = HttpServer(router, limits=self._settings.http)
+        server = HttpServer(router, limits=within_descriptors(self._settings.http))
         self._servers.append(server)
         return server
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from serving.app.introspection import Introspection, answers_ready, url_of
+from serving.access.ownports import url_of
+from serving.app.introspection import Introspection, answers_ready
 from serving.app.processes import CONTROL
 from serving.app.progress import Event, ModelLeftOut, VersionChanged
 from serving.control.status import ControlStatus, VersionStatus
@@ -32,7 +33,7 @@ class Watch:
     ) -> None:
         self.control: ControlStatus | None = None
         self.waiting_for = "the control process to answer"
-        self._url = url_of(settings.http.host, settings.http.port)
+        self._port = settings.http
         self._sockets = sockets
         self._gateways = gateways
         self._clock = clock
@@ -79,8 +80,9 @@ class Watch:
                 reason = status.not_ready if status else "no answer"
                 self.waiting_for = f"{name}: {reason}"
                 return False
-        self.waiting_for = f"{self._url} to answer"
-        return await answers_ready(self._url)
+        self.waiting_for = f"{url_of(self._port)} to answer"
+        # Where clients need certificates we need not have one; the workers' own word counts then.
+        return self._port.requires_clients or await answers_ready(self._port)
 
     def _changed(self, version: VersionStatus) -> VersionChanged:
         return VersionChanged(

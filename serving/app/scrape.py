@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+from serving.access.permissions import METRICS
 from serving.app.children import Child
+from serving.app.descriptors import within_descriptors
 from serving.app.introspection import Introspection
+from serving.app.ports import read_ports
 from serving.edge.http import HttpServer
 from serving.edge.routes import Reply, Request, Route, Router
+from serving.edge.tls import tls_of
 from serving.errors import AddressInUse
 from serving.settings import Settings
 from serving.telemetry.exposition import merge_expositions
@@ -29,14 +33,19 @@ class MetricsPort:
         self._families.read(
             PROCESS_RESTARTS, lambda: {(child.name,): child.restarts for child in children}
         )
-        router = Router([Route("GET", "/metrics", self._metrics)])
-        self._server = HttpServer(router, limits=settings.http)
+        self.router = Router(
+            [Route("GET", "/metrics", self._metrics, is_open=True)], permissions=METRICS
+        )
+        self._server = HttpServer(self.router, limits=within_descriptors(settings.http))
+        read_ports(self._families, {"metrics": self._server})
 
     async def listen(self) -> None:
         """Raises AddressInUse."""
         host, port = self._settings.host, self._settings.port
         try:
-            await self._server.listen(host=host, port=port)
+            await self._server.listen(
+                host=host, port=port, tls=tls_of(self._settings, port="metrics")
+            )
         except OSError as error:
             raise AddressInUse(
                 f"metrics.port {port} on {host} cannot be used: {error.strerror}"

@@ -1,11 +1,12 @@
 """The ready block: where everything is, what to paste, and what an operator must know."""
 
+from serving.access.ownports import url_of
 from serving.app import example
 from serving.app.directory import DataDirectory
-from serving.app.introspection import url_of
 from serving.app.progress import Ready
 from serving.control.status import ControlStatus
 from serving.settings import Settings
+from serving.tls_settings import PortSettings, is_loopback
 
 
 def ready_summary(
@@ -13,14 +14,14 @@ def ready_summary(
 ) -> Ready:
     """status: what control said when everything was ready."""
     call = example.current_call()
-    url = url_of(settings.http.host, settings.http.port)
+    url = url_of(settings.http)
     return Ready(
         seconds=round(seconds, 2),
         versions=len(status.versions),
         replicas=sum(len(version.replicas) for version in status.versions),
         inference=f"{url}/v2",
-        metrics=f"{url_of(settings.metrics.host, settings.metrics.port)}/metrics",
-        control=url_of(settings.control.host, settings.control.port),
+        metrics=f"{url_of(settings.metrics)}/metrics",
+        control=url_of(settings.control),
         data_dir=str(directory.root),
         token_command=example.token_command(settings, call=call),
         try_command=example.try_command(settings, url=url, call=call),
@@ -40,11 +41,23 @@ def notices(settings: Settings, status: ControlStatus) -> tuple[str, ...]:
             "off": "log.durability is off: NOTHING IS RECORDED. For measurements only",
         }[settings.log.durability],
         _device_notice(settings, status),
+        _plain_text_notice(settings),
         "inference.engine is local: models run inside the control process, without Ray's isolation"
         if settings.inference.engine == "local"
         else "",
     ]
     return tuple(notice for notice in said if notice)
+
+
+def _plain_text_notice(settings: Settings) -> str:
+    groups = ("http", "grpc", "control", "metrics")
+    ports: list[tuple[str, PortSettings]] = [(name, getattr(settings, name)) for name in groups]
+    names = [
+        name for name, port in ports if port.certificate is None and not is_loopback(port.host)
+    ]
+    if not names:
+        return ""
+    return f"plain text off loopback: {', '.join(names)}. Only a proxy that encrypts may reach it"
 
 
 def _device_notice(settings: Settings, status: ControlStatus) -> str:

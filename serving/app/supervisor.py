@@ -41,6 +41,7 @@ from serving.app.summary import ready_summary
 from serving.core.clock import Clock
 from serving.errors import AddressInUse, StartFailed
 from serving.settings import Settings
+from serving.telemetry import logs
 
 STOP_S: Final = 30.0
 CONTROL_SHARE_S: Final = 8.0
@@ -79,7 +80,11 @@ class Supervisor:
             check_ports(self._settings)
             self._prepare()
             try:
-                return await self._run()
+                # Standard output and error belong to whoever started this.
+                with self._directory.process_log("supervisor").open("ab", buffering=0) as log:
+                    level = self._settings.telemetry.log_level
+                    logs.configure(process="supervisor", level=level, output=log)
+                    return await self._run()
             finally:
                 self._clear_ray()
                 self._directory.clear_run()
@@ -99,10 +104,10 @@ class Supervisor:
             await self._serve(sockets)
         except StartFailed as error:
             self._progress.tell(Stopping("the start has failed"))
-            logs = self._directory.logs
-            if str(logs) in error.message:
+            folder = self._directory.logs
+            if str(folder) in error.message:
                 raise
-            raise StartFailed(f"{error.message}; logs are in {logs}") from error
+            raise StartFailed(f"{error.message}; logs are in {folder}") from error
         finally:
             clean = await self._stop()
             await metrics.aclose()
@@ -281,6 +286,7 @@ def check_ports(settings: Settings) -> None:
     """
     places = {
         "http": (settings.http.host, settings.http.port),
+        "grpc": (settings.grpc.host, settings.grpc.port),
         "metrics": (settings.metrics.host, settings.metrics.port),
         "control": (settings.control.host, settings.control.port),
     }

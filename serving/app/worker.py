@@ -1,7 +1,7 @@
 """One gateway worker: the objects of the data plane, built, wired, started and stopped in order.
 
 Imports no Ray and no ONNX Runtime. Start: log recovered, last snapshot restored, introspection
-socket, inference port, snapshot followed. Stop: no new connection, running requests finish, the
+socket, inference ports, snapshot followed. Stop: no new connection, running requests finish, the
 log is sealed. The event loop is uvloop; the collector of cycles is frozen after start, because the
 request path makes none.
 """
@@ -9,30 +9,42 @@ request path makes none.
 import asyncio
 import contextlib
 import gc
+import itertools
+from collections.abc import Coroutine
 from typing import Final
 
 import msgspec
 import structlog
 import uvloop
 
-from serving.access.issuer import LocalIssuer
+from serving.access.apikeys import read_pepper
+from serving.access.issuers import Issuers
 from serving.access.keys import internal_secret
+from serving.access.live import LiveAccess
+from serving.access.permissions import INTROSPECTION
+from serving.access.state import AccessState
 from serving.access.tokens import Authenticator
 from serving.app.child import run_child, stop_event
+from serving.app.descriptors import within_descriptors
 from serving.app.directory import DataDirectory
-from serving.app.introspection import url_of
 from serving.app.worker_metrics import read_families
 from serving.core.clock import SystemClock
 from serving.core.models import ModelVersion
 from serving.core.traffic import Snapshot
+from serving.edge.grpc_server import GrpcServer
 from serving.edge.http import HttpServer
 from serving.edge.problems import STATUS
 from serving.edge.rest import RestApplication
 from serving.edge.routes import Reply, Request, Route, Router
+from serving.edge.tls import tls_of
 from serving.gateway.batching import VersionQueue
+from serving.gateway.buckets import Buckets
+from serving.gateway.keyuses import report_uses
+from serving.gateway.memory import used_share
 from serving.gateway.pipeline import Pipeline
+from serving.gateway.quotas import Quotas
 from serving.gateway.replicas import ReplicaLinks
-from serving.gateway.snapshots import SnapshotFollower
+from serving.gateway.snapshots import Follower
 from serving.gateway.telemetry import CallTelemetry
 from serving.inference.channel import Channel
 from serving.predictionlog.writer import PredictionLogWriter
@@ -44,6 +56,8 @@ logger = structlog.get_logger()
 
 DRAIN_S: Final = 20.0
 SWEEP_S: Final = 0.02
+MEMORY_SWEEPS: Final = 50
+"""From one look at the machine's memory to the next."""
 
 
 class Worker:
@@ -54,8 +68,17 @@ class Worker:
         self.clock = clock = SystemClock()
         self.metrics = GatewayMetrics()
         directory = self._directory = DataDirectory.at(settings.data_dir)
-        issuer = LocalIssuer.open(directory.keys, settings.access, clock)
-        self.authenticator = Authenticator(issuer.public_keys, settings.access)
+        self.issuers = Issuers.open(directory.keys, settings.access, clock)
+        self.access = LiveAccess(
+            pepper=read_pepper(directory.keys), tenants=settings.tenants, clock=clock
+        )
+        self.authenticator = Authenticator(
+            self.issuers.trusted,
+            settings.access,
+            api_keys=self.access,
+            adopt=self.access.adopt,
+            refused=self.access.denials.refuse_credential,
+        )
         self.tracing = RequestTracing(settings.telemetry, clock, service_name="serving-gateway")
         self.log = PredictionLogWriter(
             directory.prediction_log(index), settings=settings.log, clock=clock
@@ -73,43 +96,44 @@ class Worker:
         settings, metrics = self.settings, self.metrics
         self.tracing.start()
         await self.log.start()
-        self.pipeline = Pipeline(
-            settings,
-            authenticator=self.authenticator,
-            log=self.log,
-            telemetry=CallTelemetry(
-                metrics,
-                self.tracing,
-                status_of=lambda error: STATUS[error.code],
-                now_s=self.now_s,
-            ),
-            clock=self.clock,
-            make_queue=self._make_queue,
-        )
+        self.pipeline = self._make_pipeline()
         application = RestApplication(
             self.pipeline,
             authenticator=self.authenticator,
             readiness=self,
+            metrics=metrics,
+            limits=settings.http,
             now_s=self.now_s,
             refused=lambda error: metrics.refused(error.code),
         )
         self.http = HttpServer(
-            application, limits=settings.http, refused=lambda error: metrics.refused(error.code)
+            application,
+            limits=within_descriptors(settings.http),
+            refused=lambda error: metrics.refused(error.code),
+        )
+        self.grpc = GrpcServer(
+            self.pipeline,
+            authenticator=self.authenticator,
+            readiness=self,
+            metrics=metrics,
+            now_s=self.now_s,
+            settings=settings.grpc,
         )
         read_families(self)
-        follower = SnapshotFollower(
-            url=url_of(settings.control.host, settings.control.port),
-            secret=internal_secret(self._directory.keys),
-            copy=self._directory.gateway_snapshot(self._index),
-            apply=self.apply,
+        following = self._follow()
+        self._introspection = HttpServer(
+            Router(self._routes(), permissions=INTROSPECTION), limits=settings.http
         )
-        follower.restore()
-        self._introspection = HttpServer(Router(self._routes()), limits=settings.http)
         await self._introspection.listen_unix(self._directory.gateway_socket(self._index))
-        await self.http.listen(host=settings.http.host, port=settings.http.port, reuse_port=True)
+        await self.http.listen(
+            host=settings.http.host,
+            port=settings.http.port,
+            reuse_port=True,
+            tls=tls_of(settings.http, port="http"),
+        )
+        await self.grpc.listen()
         self._tasks = [
-            asyncio.create_task(follower.run()),
-            asyncio.create_task(self._sweep()),
+            asyncio.create_task(each) for each in (*following, self._sweep(), self.issuers.run())
         ]
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -123,7 +147,7 @@ class Worker:
 
     async def aclose(self) -> None:
         """Drains: nothing new, what runs is answered, the log is sealed."""
-        await self.http.aclose(drain_s=DRAIN_S)
+        await asyncio.gather(self.http.aclose(drain_s=DRAIN_S), self.grpc.aclose(drain_s=DRAIN_S))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -139,6 +163,11 @@ class Worker:
         self.metrics.retain({(v.model, v.version) for v in snapshot.versions})
         logger.info("snapshot applied", epoch=snapshot.epoch, endpoints=len(snapshot.endpoints))
 
+    def apply_access(self, state: AccessState) -> None:
+        """Judges by `state` from the next request on; called on the loop."""
+        self.access.apply(state, self.authenticator)
+        logger.info("access state applied", epoch=state.epoch)
+
     def now_s(self) -> float:
         return self.clock.wall_ns() / 1e9
 
@@ -149,20 +178,77 @@ class Worker:
         table = self.pipeline.table
         if not table.epoch:
             return "no snapshot has come from the control plane yet"
+        if not self.issuers.asked:
+            return "waiting for the first answer of an issuer of tokens"
         waiting = [key for key, queue in table.queues.items() if not queue.ready]
         return f"waiting for {', '.join(waiting)}" if waiting else None
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _make_queue(self, version: ModelVersion, pipeline: Pipeline) -> VersionQueue:
-        return VersionQueue(
-            version, settings=self.settings.channel, clock=self.clock, outcomes=pipeline
+    def _make_pipeline(self) -> Pipeline:
+        return Pipeline(
+            self.settings,
+            authenticator=self.authenticator,
+            log=self.log,
+            telemetry=CallTelemetry(
+                self.metrics,
+                self.tracing,
+                status_of=lambda error: STATUS[error.code],
+                now_s=self.now_s,
+            ),
+            clock=self.clock,
+            make_queue=self._make_queue,
+            quotas=self._quotas(),
         )
 
+    def _follow(self) -> list[Coroutine[None, None, None]]:
+        """What keeps up with the control plane, begun with what was known before."""
+        control, directory = self.settings.control, self._directory
+        secret = internal_secret(directory.keys)
+        # Who may come in is known before there is anything to come for.
+        access = Follower(
+            AccessState,
+            port=control,
+            path="/internal/access",
+            secret=secret,
+            copy=directory.gateway_access(self._index),
+            apply=self.apply_access,
+        )
+        snapshot = Follower(
+            Snapshot,
+            port=control,
+            path="/internal/snapshot",
+            secret=secret,
+            copy=directory.gateway_snapshot(self._index),
+            apply=self.apply,
+        )
+        access.restore()
+        snapshot.restore()
+        uses = report_uses(self.access.take_uses, port=control, secret=secret)
+        return [access.run(), snapshot.run(), uses]
+
+    def _make_queue(self, version: ModelVersion, pipeline: Pipeline) -> VersionQueue:
+        return VersionQueue(
+            version,
+            settings=self.settings.channel,
+            admission=self.settings.admission,
+            clock=self.clock,
+            outcomes=pipeline,
+        )
+
+    def _quotas(self) -> Quotas | None:
+        rules = self.settings.quotas
+        if not rules:
+            return None
+        return Quotas(rules, Buckets.open(self._directory.quotas), self.clock)
+
     async def _sweep(self) -> None:
-        while True:
+        for number in itertools.count():
             await asyncio.sleep(SWEEP_S)
             self.pipeline.sweep()
+            if number % MEMORY_SWEEPS == 0:
+                self.pipeline.admission.press(used_share())
+                self.grpc.follow()
 
     def _routes(self) -> list[Route]:
         return [
@@ -178,8 +264,10 @@ class Worker:
         table = self.pipeline.table
         facts = {
             "epoch": table.epoch,
+            "access_epoch": self.access.epoch,
             "ready": self.not_ready() is None,
             "not_ready": self.not_ready(),
+            "degraded": list(self.issuers.troubles()),
             "in_flight": self.pipeline.admission.in_flight,
             "connections": self.http.connections,
             "queues": {
@@ -189,6 +277,7 @@ class Worker:
                 }
                 for key, queue in table.queues.items()
             },
+            "issuers": self.issuers.status(),
             "log": msgspec.to_builtins(self.log.statistics()),
         }
         return Reply(200, msgspec.json.encode(facts))

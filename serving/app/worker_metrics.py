@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from serving.access.live import LiveAccess
+from serving.access.tokens import Authenticator
+from serving.app.ports import read_ports
 from serving.predictionlog.counts import COMMIT_TIMES_S, LogStatistics
 from serving.telemetry import families as names
-from serving.telemetry.metrics import Histogram, Labels
+from serving.telemetry.metrics import Histogram, Labels, MetricFamilies
 
 if TYPE_CHECKING:
     from serving.app.worker import Worker
@@ -20,7 +23,12 @@ def read_families(worker: "Worker") -> None:
         queues = pipeline.table.queues.values()
         return {(q.version.model, q.version.version): q.queued_rows for q in queues}
 
+    def oldest_s() -> dict[Labels, float]:
+        queues = pipeline.table.queues.values()
+        return {(q.version.model, q.version.version): q.oldest_s for q in queues}
+
     families.read(names.QUEUED_ROWS, queued_rows)
+    families.read(names.QUEUE_OLDEST, oldest_s)
     families.read_one(names.IN_FLIGHT_REQUESTS, lambda: pipeline.admission.in_flight)
     families.read_one(names.CONNECTIONS, lambda: http.connections)
     families.read_one(names.SNAPSHOT_EPOCH, lambda: pipeline.table.epoch)
@@ -29,11 +37,32 @@ def read_families(worker: "Worker") -> None:
     families.read_histograms(names.LOG_COMMIT, lambda: {(): _commits(log.statistics())})
     families.read_one(names.TOKEN_CACHE_HITS, lambda: tokens.statistics().hits)
     families.read_one(names.TOKEN_CACHE_MISSES, lambda: tokens.statistics().misses)
+    read_refusals(families, worker.access, tokens)
+    issuers = worker.issuers
     families.read(
-        names.TOKEN_REFUSALS,
-        lambda: {(reason.value,): count for reason, count in tokens.refusals().items()},
+        names.ISSUER_KEYS_AGE, lambda: {(each.issuer,): each.age_s for each in issuers.status()}
+    )
+    families.read(
+        names.ISSUER_KEY_FAILURES,
+        lambda: {(each.issuer,): each.failures for each in issuers.status()},
     )
     families.read(names.SPANS, lambda: _spans(worker))
+    read_ports(families, {"http": http, "grpc": worker.grpc})
+
+
+def read_refusals(
+    families: MetricFamilies, access: LiveAccess, authenticator: Authenticator
+) -> None:
+    """What is refused is evidence: how often, for which reason, by the rules of which epoch."""
+    families.read(
+        names.TOKEN_REFUSALS,
+        lambda: {(reason.value,): count for reason, count in authenticator.refusals().items()},
+    )
+    families.read(
+        names.ACCESS_DENIALS,
+        lambda: {(ground.value,): count for ground, count in access.refusals().items()},
+    )
+    families.read_one(names.ACCESS_EPOCH, lambda: access.epoch)
 
 
 def _commits(statistics: LogStatistics) -> Histogram:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from serving.cli import config, credentials, instance, log, status, usage
+from serving.cli import access, config, credentials, instance, key, log, status, tls, usage
 from serving.cli.output import complain
 from serving.errors import ServingError
 
@@ -26,8 +26,11 @@ app = typer.Typer(
 )
 app.command("up", short_help="Start everything on this machine.")(instance.up)
 app.command("status", short_help="Show what runs.")(status.status)
-app.command("token", short_help="Print a token for a caller or an operator.")(credentials.token)
 app.command("usage", short_help="Sum up what callers used.")(usage.print_usage)
+app.add_typer(credentials.app, name="token", short_help="Print a token, or revoke tokens.")
+app.add_typer(key.app, name="key")
+app.add_typer(access.app, name="access")
+app.add_typer(tls.app, name="tls")
 app.add_typer(log.app, name="log")
 app.add_typer(config.app, name="config")
 

@@ -15,12 +15,15 @@ from serving.settings import Settings
 FORCED = 1
 
 
-def up(
+def up(  # noqa: PLR0913 - each is an option of the command
     *,
     config: Config = None,
     data_dir: DataDir = None,
     http_port: Annotated[
         int | None, typer.Option(help="Where predictions are asked for. Default: 8000.")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="The same over gRPC. Default: 8001.")
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Where Prometheus scrapes. Default: 8002.")
@@ -46,13 +49,14 @@ def up(
     Examples:
       serving up
       serving up --config configs/benchmark.yaml
-      serving up --data-dir /srv/a --http-port 9000 --metrics-port 9002 --control-port 9003
+      serving up --data-dir /srv/a --http-port 9000 --grpc-port 9001 --metrics-port 9002 --control-port 9003
       SERVING_LOG_DURABILITY=process serving up --json
     """
     settings = effective(
         config,
         data_dir,
         http__port=http_port,
+        grpc__port=grpc_port,
         metrics__port=metrics_port,
         control__port=control_port,
         http__workers=workers,

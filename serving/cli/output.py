@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 import typer
@@ -21,6 +22,13 @@ def say_json(value: object) -> None:
 def complain(text: str) -> None:
     """One line for the operator, on standard error."""
     typer.echo(text, err=True)
+
+
+def instant(wall_s: int) -> str:
+    """A wall time in seconds as UTC, `-` for 0."""
+    if not wall_s:
+        return "-"
+    return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -32,6 +32,7 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     connections: int
     queues: dict[str, QueueStatus]
     log: LogStatistics
+    degraded: tuple[str, ...] = ()
 
 
 class InstanceStatus(msgspec.Struct, frozen=True):
@@ -132,7 +133,7 @@ def _gateways(gateways: dict[str, GatewayStatus | None]) -> str:
         rows.append(
             (
                 name,
-                "yes" if gateway.ready else f"no: {gateway.not_ready}",
+                _readiness(gateway),
                 str(gateway.connections),
                 str(gateway.in_flight),
                 str(queued),
@@ -140,6 +141,12 @@ def _gateways(gateways: dict[str, GatewayStatus | None]) -> str:
             )
         )
     return table(("GATEWAY", "READY", "CONNECTIONS", "IN FLIGHT", "QUEUED ROWS", "LOG"), rows)
+
+
+def _readiness(gateway: GatewayStatus) -> str:
+    if not gateway.ready:
+        return f"no: {gateway.not_ready}"
+    return "; ".join(("yes", *gateway.degraded))
 
 
 def _log_position(log: LogStatistics) -> str:

@@ -7,8 +7,6 @@ lets a restarted control publish the replicas it knew at once, instead of an emp
 take every model off the air until they renew.
 """
 
-import asyncio
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +15,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from serving.control.announcement import Announcement
 from serving.core.clock import Clock
 from serving.core.models import ModelVersion
 from serving.core.traffic import ReplicaEndpoint, Snapshot, TrafficPolicy
@@ -50,15 +49,20 @@ class SnapshotPublisher:
         """restore: whether the replicas of the last snapshot may still live."""
         before = read_snapshot(path)
         self._path = path
-        self._changed = asyncio.Event()
         self._versions = {(each.model, each.version) for each in versions}
         self.restored: tuple[ReplicaEndpoint, ...] = before.endpoints if before and restore else ()
-        self.current = Snapshot(
-            epoch=max(clock.wall_ns() // 1_000_000, before.epoch + 1 if before else 0),
-            versions=tuple(versions),
-            policies=tuple(policies),
-            endpoints=self._wanted(self.restored),
+        self._announcement = Announcement(
+            Snapshot(
+                epoch=max(clock.wall_ns() // 1_000_000, before.epoch + 1 if before else 0),
+                versions=tuple(versions),
+                policies=tuple(policies),
+                endpoints=self._wanted(self.restored),
+            )
         )
+
+    @property
+    def current(self) -> Snapshot:
+        return self._announcement.current
 
     def publish(self, endpoints: Sequence[ReplicaEndpoint]) -> None:
         """Replaces the endpoints; those of versions that should not run are left out."""
@@ -70,19 +74,13 @@ class SnapshotPublisher:
         """The snapshot as soon as its epoch is above `epoch`, None when `wait_s` passed before."""
         if epoch > self.current.epoch:
             self._advance(replace(self.current, epoch=epoch + 1))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                while self.current.epoch <= epoch:
-                    await self._changed.wait()
-        return self.current if self.current.epoch > epoch else None
+        return await self._announcement.after(epoch, wait_s=wait_s)
 
     def _wanted(self, endpoints: Sequence[ReplicaEndpoint]) -> tuple[ReplicaEndpoint, ...]:
         return tuple(each for each in endpoints if (each.model, each.version) in self._versions)
 
     def _advance(self, snapshot: Snapshot) -> None:
-        self.current = snapshot
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        self._announcement.announce(snapshot)
         try:
             temporary = self._path.with_suffix(".new")
             temporary.write_bytes(msgspec.json.encode(snapshot))

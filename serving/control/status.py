@@ -20,7 +20,7 @@ import msgspec
 from serving.control.desired import Desired, Role
 from serving.control.endpoints import Lease
 from serving.control.reconciler import Failure
-from serving.inference.listener import ReplicaStatistics
+from serving.inference.counters import ReplicaStatistics
 from serving.inference.plans import ApplicationPlan, ApplicationReport
 from serving.inference.registration import Phase
 

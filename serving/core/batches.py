@@ -4,18 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Self
 
 import numpy as np
 
+from serving.core.elements import Raw, join_elements, row_ends, split_elements
 from serving.core.models import Digest
-from serving.core.tensors import DTYPES, Array
+from serving.core.tensors import DTYPES, NAMES, Array
 
-Buffer = bytes | bytearray | memoryview
+Buffer = Raw
 
 
 @dataclass(frozen=True, slots=True)
 class TensorBlock:
-    """One tensor of many rows as raw little-endian bytes.
+    """One tensor of many rows as raw little-endian bytes; BYTES as `serving.core.elements` says.
 
     row_shape: the shape without rows. buffers: consecutive rows, in order, maybe in several pieces.
     """
@@ -24,14 +26,40 @@ class TensorBlock:
     row_shape: tuple[int, ...]
     buffers: Sequence[Buffer]
 
+    @classmethod
+    def of(cls, array: Array) -> Self:
+        """The block of an array whose first dimension counts rows; its datatype is the dtype's."""
+        datatype = NAMES[array.dtype]
+        if datatype == "BYTES":
+            return cls(datatype, array.shape[1:], (join_elements(array.ravel().tolist()),))
+        whole = np.ascontiguousarray(array.view("<u2") if datatype == "BF16" else array)
+        return cls(datatype, array.shape[1:], (whole.data.cast("B") if whole.size else b"",))
+
     @property
     def row_bytes(self) -> int:
+        """What every row takes. Rows of BYTES differ: see `row_edges`."""
+        if self.datatype == "BYTES":
+            raise ValueError("rows of BYTES have no common length. This is a bug")
         return math.prod(self.row_shape) * DTYPES[self.datatype].itemsize
 
     def array(self, rows: int) -> Array:
-        """The tensor, shape (rows, *row_shape); a view where there is one buffer."""
+        """The tensor, shape (rows, *row_shape); a view where there is one buffer of fixed items.
+
+        Raises ElementsInvalid when the bytes of BYTES are not that many elements.
+        """
         whole = self.buffers[0] if len(self.buffers) == 1 else b"".join(self.buffers)
+        if self.datatype == "BYTES":
+            values = np.empty(rows * math.prod(self.row_shape), object)
+            values[:] = split_elements(whole, len(values))
+            return values.reshape(rows, *self.row_shape)
         return np.frombuffer(whole, DTYPES[self.datatype]).reshape(rows, *self.row_shape)
+
+    def row_edges(self, rows: int) -> Sequence[int]:
+        """Where each row begins, and behind them where the last one ends. For one buffer."""
+        if self.datatype == "BYTES":
+            return [0, *row_ends(self.buffers[0], rows, math.prod(self.row_shape))]
+        size = self.row_bytes
+        return [row * size for row in range(rows + 1)]
 
 
 class RowFailure(IntEnum):

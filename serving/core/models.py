@@ -22,11 +22,30 @@ class BatchLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Padding:
+    """How rows of different lengths share a batch: padded to the next of `buckets`, cut afterwards.
+
+    buckets: lengths, ascending. A row longer than the last one runs with rows of its own length.
+    inputs: name and pad value of those padded; each along its one variable dimension besides rows.
+    outputs: names of those that are cut back to the row's length, likewise.
+    mask: an input of the model that callers do not send: made here, 1 for theirs and 0 for padding.
+    """
+
+    buckets: tuple[int, ...]
+    inputs: tuple[tuple[str, int | float], ...]
+    outputs: tuple[str, ...] = ()
+    mask: TensorSpecification | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """One immutable version of a model, addressed by the SHA-256 of its artifact.
 
     digest: lower-case hexadecimal SHA-256 of the ONNX file.
     finite_inputs: refuse NaN and infinities before the model sees them.
+    batched: the first dimension of every tensor counts rows that are independent of each other.
+    False: a request is one whole, and the data plane takes it as one row of the whole shape.
+    padding: None: only rows of one shape share a batch.
     """
 
     model: ModelName
@@ -36,8 +55,16 @@ class ModelVersion:
     outputs: tuple[TensorSpecification, ...]
     batching: BatchLimits = BatchLimits()
     finite_inputs: bool = True
+    batched: bool = True
+    padding: Padding | None = None
 
     @property
     def key(self) -> str:
         """`model@version`: how applications, queues and metrics name it."""
         return f"{self.model}@{self.version}"
+
+    @property
+    def fed(self) -> tuple[TensorSpecification, ...]:
+        """What the model takes: the inputs that callers send, and the mask made for them."""
+        mask = self.padding.mask if self.padding is not None else None
+        return self.inputs if mask is None else (*self.inputs, mask)

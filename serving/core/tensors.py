@@ -22,8 +22,11 @@ DTYPES: Final[dict[str, np.dtype[np.generic]]] = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    "BF16": np.dtype([("bits", "<u2")]),
+    "BYTES": np.dtype(object),
 }
-"""OIP name to little-endian numpy dtype. BYTES and BF16 have no fixed numpy form and are absent."""
+"""OIP name to numpy dtype, little-endian. numpy knows neither of the last two: a BF16 is its bits, an
+element of BYTES is a `bytes` of any length (`serving.core.elements`)."""
 
 NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 """The inverse of `DTYPES`."""
@@ -36,14 +39,16 @@ MAX_ELEMENTS: Final = 2**26
 class TensorSpecification:
     """One input or output as the model declares it.
 
-    shape: -1 marks a dimension that may vary; dimension 0 counts rows.
-    meaning: for people; empty when nobody wrote it down.
+    shape: -1 marks a dimension that may vary; dimension 0 counts rows if the model is batched.
+    meaning: for people; empty when nobody wrote it down. batched: False when no dimension counts
+    rows. A request for such a model is one row, whose shape is the whole shape.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     meaning: str = ""
+    batched: bool = True
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -51,15 +56,32 @@ class TensorSpecification:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        return self.shape[1:]
+        return self.shape[1:] if self.batched else self.shape
 
     @property
     def row_elements(self) -> int | None:
         """Elements in one row, or None when a dimension other than rows may vary."""
         return None if -1 in self.row_shape else math.prod(self.row_shape)
 
-    def admits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a concrete `shape`, rows included, fits this declaration."""
-        return len(shape) == len(self.shape) and all(
-            declared in (-1, actual) for declared, actual in zip(self.shape, shape, strict=True)
+    def admits_row(self, shape: tuple[int, ...]) -> bool:
+        """Whether a row of this concrete shape fits the declaration."""
+        row = self.row_shape
+        return len(shape) == len(row) and all(
+            declared in (-1, actual) for declared, actual in zip(row, shape, strict=True)
         )
+
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Whether rows of this shape fit; dimension 0 counts them, batched or not."""
+        return bool(shape) and self.admits_row(shape[1:])
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    """What stands where there is no value: zeros, or BYTES without a byte."""
+    return np.full(shape, b"", dtype) if dtype.hasobject else np.zeros(shape, dtype)
+
+
+def numbers(array: Array) -> Array:
+    """`array` in a type that numpy calculates with: BF16 becomes FP32, which holds it exactly."""
+    if array.dtype != DTYPES["BF16"]:
+        return array
+    return (array.view("<u2").astype("<u4") << 16).view("<f4")

@@ -1,25 +1,26 @@
 """Routes of the control port, and of the introspection socket that every process has.
 
-Replicas and gateways show the secret that our own processes share; people show an operator's token.
-Nothing here is served without one of the two. The introspection socket asks for nothing: only this
-user can open it.
+Replicas and gateways show the secret that our own processes share; people show a token or a key.
+Nothing here is served without one of the two; which route needs what is in
+`serving.access.permissions`. The introspection socket asks for nothing: only this user can open it.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from serving.access.authorization import authorize_operation
+from serving.access.authorization import OURSELVES
+from serving.access.certificates import Credential, authorization_of
 from serving.access.keys import carries_secret
 from serving.core.clock import Clock
 from serving.core.principals import Principal
 from serving.core.traffic import Snapshot
-from serving.edge.routes import Reply, Request, Route
-from serving.errors import ParameterInvalid, RequestInvalid, Unauthenticated
+from serving.edge.credentials import credential_of
+from serving.edge.queries import MAX_WAIT_S, number
+from serving.edge.routes import Headers, Reply, Request, Route
+from serving.errors import ParameterInvalid, RequestInvalid
 from serving.inference.registration import PhaseReport, Renewal
-
-MAX_WAIT_S: Final = 30.0
 
 Message = TypeVar("Message")
 
@@ -37,11 +38,11 @@ class ControlPlane(Protocol):
 class Authentication(Protocol):
     """Verifies an operator's token: `access.tokens.Authenticator`."""
 
-    def authenticate(self, authorization: bytes | None, now_s: float) -> Principal: ...
+    def authenticate(self, credential: Credential, now_s: float) -> Principal: ...
 
 
 class ControlRoutes:
-    """The control port: `routes()` is its whole table."""
+    """The control port: `routes()` is its whole table, `identify` the one door to it."""
 
     def __init__(
         self, plane: ControlPlane, *, authentication: Authentication, secret: str, clock: Clock
@@ -50,6 +51,13 @@ class ControlRoutes:
         self._authentication = authentication
         self._secret = secret
         self._clock = clock
+
+    def identify(self, headers: Headers) -> Principal:
+        """Who asks: one of our own processes, or a person with a token. Raises Unauthenticated."""
+        credential = credential_of(headers)
+        if carries_secret(authorization_of(credential), self._secret):
+            return OURSELVES
+        return self._authentication.authenticate(credential, self._clock.wall_ns() / 1e9)
 
     def routes(self) -> list[Route]:
         return [
@@ -61,39 +69,27 @@ class ControlRoutes:
         ]
 
     async def _snapshot(self, request: Request) -> Reply:
-        self._require_secret(request)
-        after = _number(request, "after", default=0)
-        wait_s = min(_number(request, "wait_s", default=0), MAX_WAIT_S)
+        after = number(request, "after", default=0)
+        wait_s = min(number(request, "wait_s", default=0), MAX_WAIT_S)
         snapshot = await self._plane.snapshot(int(after), wait_s=wait_s)
         return Reply(204) if snapshot is None else _json(snapshot)
 
     def _renew(self, request: Request) -> Reply:
-        self._require_secret(request)
         renewal = _decode(request, Renewal)
         if renewal.endpoint.replica != request.arguments["replica"]:
             raise ParameterInvalid("the path and the body name different replicas")
         return _json({"lease_s": self._plane.renew(renewal)})
 
     def _leave(self, request: Request) -> Reply:
-        self._require_secret(request)
         self._plane.leave(request.arguments["replica"])
         return _json({})
 
     def _report_phase(self, request: Request) -> Reply:
-        self._require_secret(request)
         self._plane.report_phase(_decode(request, PhaseReport))
         return _json({})
 
-    def _status(self, request: Request) -> Reply:
-        authorization = request.headers.get(b"authorization")
-        if not carries_secret(authorization, self._secret):
-            now_s = self._clock.wall_ns() / 1e9
-            authorize_operation(self._authentication.authenticate(authorization, now_s))
+    def _status(self, _request: Request) -> Reply:
         return _json(self._plane.status())
-
-    def _require_secret(self, request: Request) -> None:
-        if not carries_secret(request.headers.get(b"authorization"), self._secret):
-            raise Unauthenticated("this path is for the product's own processes")
 
 
 def introspection_routes(
@@ -120,16 +116,3 @@ def _decode(request: Request, kind: type[Message]) -> Message:
         return msgspec.json.decode(request.body, type=kind)
     except msgspec.DecodeError as error:
         raise RequestInvalid(f"the body is not a {kind.__name__}: {error}") from error
-
-
-def _number(request: Request, name: str, *, default: float) -> float:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise ParameterInvalid(f"{name} must be a number") from error
-    if not 0 <= value < float(2**63):
-        raise ParameterInvalid(f"{name} must be a number from 0")
-    return value

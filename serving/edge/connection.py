@@ -14,7 +14,8 @@
 A broken message, a limit or a deadline is answered once and leads to LINGER, as does an answer after
 which the connection closes: our direction is shut, and what the client still sends is read and
 thrown away, so that it is never taken for a request. Closing at once would be simpler and wrong:
-bytes that nobody read make the kernel reset the connection, and the client loses the answer.
+bytes that nobody read make the kernel reset the connection, and the client loses the answer. TLS
+knows no half of a connection to shut: there the client is only told that this was the last answer.
 
 Bytes that arrive while RUNNING or WRITING wait (the next request is judged alone, in order) and
 reading stops when there are many. So a client that does not read gets no further answers: at most
@@ -29,6 +30,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from serving.edge.bodies import LONG_BYTES, DirectReceiver, SizedBody
 from serving.edge.chunked import ChunkedBody
 from serving.edge.heads import Head, check_unfinished
 from serving.edge.problems import problem
@@ -77,24 +79,6 @@ _IDLE: Final = State.IDLE
 _RUNNING: Final = State.RUNNING
 
 
-class SizedBody:
-    """Collects a body of known length. Takes memory as bytes come, not as they are promised."""
-
-    def __init__(self, length: int) -> None:
-        self._missing = length
-        self._content = bytearray()
-
-    def feed(self, data: bytes) -> bytes | None:
-        """Takes the next bytes; what follows the body once it is complete, None until then."""
-        self._content += data[: self._missing]
-        rest = data[self._missing :] if len(data) >= self._missing else None
-        self._missing -= len(data)
-        return rest
-
-    def content(self) -> bytearray:
-        return self._content
-
-
 class Connection(asyncio.Protocol):
     """One client connection: the state table above."""
 
@@ -103,6 +87,7 @@ class Connection(asyncio.Protocol):
         "_choked",
         "_gone",
         "_head",
+        "_heads",
         "_known",
         "_received",
         "_server",
@@ -116,6 +101,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: "HttpServer") -> None:
         self._server = server
+        self._heads = server.heads
         self._known = server.heads.known
         self._state = State.IDLE
         self._since = server.tick
@@ -131,6 +117,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports fit asyncio.Transport by shape, not by inheritance.
         self._transport = cast("asyncio.Transport", transport)
+        encrypted = transport.get_extra_info("ssl_object")
+        if encrypted is not None:
+            # None for a client that showed no certificate; one that was refused never gets here.
+            self._heads = self._server.heads_of(encrypted.getpeercert(binary_form=True))
+            self._known = self._heads.known
         refusal = self._server.admit(self)
         if refusal is not None:
             # Without lingering: one connection too many must not be held for the sake of manners.
@@ -209,7 +200,7 @@ class Connection(asyncio.Protocol):
         self._waiting = b""
         end = data.find(b"\r\n\r\n") + 4
         if end >= 4:  # noqa: PLR2004 - the blank line was found
-            head = self._server.heads.parse(data[:end])
+            head = self._heads.parse(data[:end])
             self._begin_body(head, data[end:])
         elif data:
             check_unfinished(data, self._server.limits)
@@ -232,14 +223,45 @@ class Connection(asyncio.Protocol):
         if head is None or body is None:
             return
         rest = body.feed(data)
-        if rest is None:
-            self._server.buffer(len(data))
-            self._received += len(data)
-        else:
+        if rest is not None:
             self._forget_body()
             self._run(head, body.content(), rest)
+            return
+        self._server.buffer(len(data))
+        self._received += len(data)
+        if isinstance(body, SizedBody) and body.is_long:
+            self._read_with(DirectReceiver(self))
 
-    def _run(self, head: Head, body: bytes | bytearray, rest: bytes) -> None:
+    # -- bodies.Directed -------------------------------------------------------------------------
+
+    def place_for_body(self) -> memoryview:
+        """Where the next bytes of a long body belong; nowhere once it was given up."""
+        body = self._body
+        return body.place() if isinstance(body, SizedBody) else memoryview(bytearray(LONG_BYTES))
+
+    def body_placed(self, count: int) -> None:
+        """`count` more bytes of a long body are in their place."""
+        head, body = self._head, self._body
+        if head is None or not isinstance(body, SizedBody):
+            return
+        try:
+            if body.placed(count):
+                self._read_with(self)
+                self._forget_body()
+                self._run(head, body.content(), b"")
+            else:
+                self._server.buffer(count)
+                self._received += count
+        except ServingError as error:
+            self._refuse(error)
+
+    def _read_with(self, protocol: asyncio.BaseProtocol) -> None:
+        """uvloop chooses how it reads when reading starts."""
+        self._transport.pause_reading()
+        self._transport.set_protocol(protocol)
+        self._transport.resume_reading()
+
+    def _run(self, head: Head, body: bytes | bytearray | memoryview, rest: bytes) -> None:
         self._state = State.RUNNING
         self._waiting = rest
         self._server.application(head, memoryview(body), self)
@@ -316,8 +338,9 @@ class Connection(asyncio.Protocol):
         if bodiless:
             payload = payload[: payload.find(b"\r\n\r\n") + 4]
         self._transport.write(_last(payload))
-        self._transport.write_eof()
-        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._read_with(self)
 
     def _leave(self) -> None:
         """The client has gone."""

@@ -33,6 +33,7 @@ SINGLE: Final = frozenset(
     {
         b"host",
         b"authorization",
+        b"x-api-key",
         b"content-type",
         b"content-encoding",
         b"inference-header-content-length",
@@ -43,6 +44,8 @@ SINGLE: Final = frozenset(
     }
 )
 """Headers that mean one thing or nothing; a second one is refused rather than chosen from."""
+
+CERTIFICATE: Final = b":certificate"
 
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _MAX_HOST_BYTES: Final = 255
@@ -204,8 +207,11 @@ def _content_length(headers: dict[bytes, bytes]) -> int | None:
 class HeadCache:
     """Parsed heads by their bytes, at most `limits.head_cache_entries` of them."""
 
-    def __init__(self, limits: HttpSettings) -> None:
+    def __init__(self, limits: HttpSettings, certificate: bytes | None = None) -> None:
+        """certificate: of the clients whose heads these are, verified, in DER; the heads have it as
+        the header CERTIFICATE, which is no name that a client could send."""
         self._limits = limits
+        self._certificate = certificate
         self._heads: dict[bytes, Head] = {}
         self.known = self._heads.get
         """The head that these bytes were parsed to, or None."""
@@ -215,6 +221,8 @@ class HeadCache:
         head = self._heads.get(block)
         if head is None:
             head = parse_head(block, self._limits)
+            if self._certificate is not None:
+                head.headers[CERTIFICATE] = self._certificate
             if len(block) <= _MAX_KEPT_BYTES:
                 if len(self._heads) >= self._limits.head_cache_entries:
                     self._heads.clear()

@@ -5,7 +5,12 @@ What is guaranteed to the application: a complete, bounded body, exactly one cal
 `serving.edge.connection`. The head is found by its blank line and parsed by llhttp once per
 distinct head: `serving.edge.heads`.
 
-No timer exists per connection: one sweep compares ticks with the deadline of each one's state.
+No timer exists per connection: one sweep compares ticks with the deadline of each one's state, and
+looks now and then whether the certificate has changed.
+
+On a port with TLS the handshake comes first (`serving.edge.handshake`). A client certificate that it
+verified is part of each head that comes on the connection: such connections share a memory of heads
+of their own (`HttpServer.heads_of`), so that requests pay nothing for it.
 """
 
 import asyncio
@@ -14,15 +19,21 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 from serving.edge.connection import LINGER_S, SWEEP_S, Application, Connection, State
+from serving.edge.handshake import Handshakes
 from serving.edge.heads import HeadCache
+from serving.edge.tls import ServerTls
 from serving.errors import ConnectionsFull, Draining, Overloaded, ServingError
 from serving.settings import HttpSettings
 
 DRAIN_IDLE_S: Final = 0.5
 """While draining, a connection that was used more recently gets its next request answered: under
 load that request is on its way, and closing would fail it."""
+
+FOLLOW_TICKS: Final = round(1 / SWEEP_S)
+"""From one look at the files of a certificate to the next."""
 
 _ABORT_S: Final = 1.0
 
@@ -65,6 +76,8 @@ class HttpServer:
         self._connections: set[Connection] = set()
         self._buffered_bytes = 0
         self._servers: list[asyncio.Server] = []
+        self._handshakes: Handshakes | None = None
+        self._certified: WeakValueDictionary[bytes, HeadCache] = WeakValueDictionary()
         self._sweeper: asyncio.TimerHandle | None = None
         self._all_gone: asyncio.Event | None = None
 
@@ -72,9 +85,24 @@ class HttpServer:
     def connections(self) -> int:
         return len(self._connections)
 
-    async def listen(self, *, host: str, port: int, reuse_port: bool = False) -> int:
-        """Accepts TCP connections; port 0 lets the kernel choose. Returns the port."""
+    @property
+    def tls(self) -> ServerTls | None:
+        return self._handshakes.tls if self._handshakes is not None else None
+
+    @property
+    def failed_handshakes(self) -> int:
+        return self._handshakes.failed if self._handshakes is not None else 0
+
+    async def listen(
+        self, *, host: str, port: int, reuse_port: bool = False, tls: ServerTls | None = None
+    ) -> int:
+        """Accepts TCP connections; port 0 lets the kernel choose. Returns the port.
+
+        tls: None for plain text; else it follows its files from now on.
+        """
         self.loop = asyncio.get_running_loop()
+        if tls is not None:
+            return await self._listen_with(tls, host=host, port=port, reuse_port=reuse_port)
         server = await self.loop.create_server(
             lambda: Connection(self),
             host,
@@ -99,6 +127,8 @@ class HttpServer:
         self.deadlines_s[State.IDLE] = min(DRAIN_IDLE_S, self.limits.idle_timeout_s)
         for server in self._servers:
             server.close()
+        if self._handshakes is not None:
+            await self._handshakes.aclose()
         for connection in list(self._connections):
             connection.sweep(self.tick)
         await self._wait_until_gone(drain_s)
@@ -109,6 +139,15 @@ class HttpServer:
             self._sweeper.cancel()
 
     # -- what connections tell ---------------------------------------------------------------------
+
+    def heads_of(self, certificate: bytes | None) -> HeadCache:
+        """The memory of heads for connections of clients that showed `certificate`."""
+        if certificate is None:
+            return self.heads
+        heads = self._certified.get(certificate)
+        if heads is None:
+            heads = self._certified[certificate] = HeadCache(self.limits, certificate)
+        return heads
 
     def admit(self, connection: Connection) -> ServingError | None:
         """Counts one more connection. Returns why it must be refused, if it must."""
@@ -138,8 +177,25 @@ class HttpServer:
 
     # -- inside ------------------------------------------------------------------------------------
 
+    async def _listen_with(self, tls: ServerTls, *, host: str, port: int, reuse_port: bool) -> int:
+        limits = self.limits
+        self._handshakes = Handshakes(
+            tls,
+            make=lambda: Connection(self),
+            most=limits.backlog,
+            timeout_s=limits.head_timeout_s,
+            shutdown_s=limits.write_timeout_s,
+        )
+        self._sweep_regularly()
+        return await self._handshakes.listen(
+            host=host, port=port, reuse_port=reuse_port, backlog=limits.backlog
+        )
+
     def _started(self, server: asyncio.Server) -> None:
         self._servers.append(server)
+        self._sweep_regularly()
+
+    def _sweep_regularly(self) -> None:
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
@@ -147,6 +203,8 @@ class HttpServer:
         self.tick += 1
         for connection in list(self._connections):
             connection.sweep(self.tick)
+        if self.tls is not None and self.tick % FOLLOW_TICKS == 0:
+            self.tls.follow()
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
     async def _wait_until_gone(self, timeout_s: float) -> None:

@@ -4,18 +4,22 @@ Body: OIP's `{"error": text}` plus the stable `code` and the `request_id` (the p
 there is one, else a fresh id, so that a caller can name the failure to an operator).
 """
 
+import math
 import random
+from functools import lru_cache
 from typing import Final
 
 import orjson
 
-from serving.errors import MethodNotAllowed, ServingError
+from serving.edge.compression import ENCODINGS
+from serving.errors import EncodingUnsupported, MethodNotAllowed, QuotaExceeded, ServingError
 
 STATUS: Final[dict[str, int]] = {
     "error": 500,
     "invalid_request": 400,
     "invalid_json": 400,
     "non_finite_literal": 400,
+    "duplicate_key": 400,
     "json_too_deep": 400,
     "invalid_shape": 400,
     "shape_overflow": 400,
@@ -24,6 +28,9 @@ STATUS: Final[dict[str, int]] = {
     "value_out_of_range": 400,
     "non_finite_input": 400,
     "invalid_parameter": 400,
+    "unknown_or_read_only_field": 400,
+    "ambiguous_credentials": 400,
+    "bad_encoding": 400,
     "invalid_message": 400,
     "ambiguous_length": 400,
     "unauthenticated": 401,
@@ -35,18 +42,22 @@ STATUS: Final[dict[str, int]] = {
     "body_too_large": 413,
     "uri_too_long": 414,
     "unsupported_media_type": 415,
+    "unsupported_encoding": 415,
     "caller_limit": 429,
+    "quota_exceeded": 429,
     "headers_too_large": 431,
     "internal": 500,
     "invalid_frame": 500,
     "model_error": 500,
     "model_output_invalid": 500,
+    "unsupported": 501,
     "overloaded": 503,
     "queue_full": 503,
     "too_many_connections": 503,
     "not_ready": 503,
     "no_replica": 503,
     "draining": 503,
+    "auth_unavailable": 503,
     "log_unavailable": 503,
     "log_storage_full": 503,
     "replica_lost": 503,
@@ -69,6 +80,7 @@ PHRASES: Final[dict[int, str]] = {
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     503: "Service Unavailable",
     504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
@@ -80,7 +92,9 @@ NO_CONTENT: Final = 204
 RETRYABLE_STATUSES: Final = frozenset({429, 503})
 """Answers that carry `Retry-After`."""
 
-_ids = random.SystemRandom()
+_UNAVAILABLE: Final = 503
+_ID_DIGITS: Final = 16
+_ids = random.Random(random.SystemRandom().getrandbits(128))  # noqa: S311 - names, no secrets
 
 
 def status_line(status: int) -> bytes:
@@ -102,17 +116,41 @@ def response(
     return status_line(status) + head + b"\r\n" + body
 
 
+def _retry_after_s(error: ServingError) -> int:
+    """Jittered, so that callers refused together do not come back together."""
+    if isinstance(error, QuotaExceeded):
+        soonest_s = math.ceil(error.retry_after_s)
+        return soonest_s + _ids.randint(0, max(1, soonest_s // 10))
+    return _ids.randint(1, 3)
+
+
+@lru_cache(maxsize=64)
+def _refusal(code: str, message: str) -> bytes:
+    """A response to work that there is no room for, rendered but for `Retry-After` and an id.
+
+    Under overload most answers are this one; what they cost is taken from those that are served.
+    """
+    body = orjson.dumps({"error": message, "code": code, "request_id": "0" * _ID_DIGITS})
+    whole = response(_UNAVAILABLE, body, headers=(("Retry-After", "_"),)).replace(b"%", b"%%")
+    whole = whole.replace(b"Retry-After: _", b"Retry-After: %d", 1)
+    head, _, tail = whole.rpartition(b"0" * _ID_DIGITS)
+    return head + b"%016x" + tail
+
+
 def problem(error: ServingError, *, request_id: str | None = None) -> bytes:
     """The whole response to a failure."""
     status = STATUS[error.code]
+    if status == _UNAVAILABLE and request_id is None:
+        return _refusal(error.code, error.message) % (_ids.randint(1, 3), _ids.getrandbits(64))
     request_id = request_id or f"{_ids.getrandbits(64):016x}"
     body = orjson.dumps({"error": error.message, "code": error.code, "request_id": request_id})
     headers: list[tuple[str, str]] = []
     if status in RETRYABLE_STATUSES:
-        # Jittered, so that callers refused together do not come back together.
-        headers.append(("Retry-After", str(_ids.randint(1, 3))))
+        headers.append(("Retry-After", str(_retry_after_s(error))))
     if status == 401:  # noqa: PLR2004 - the status is the name
         headers.append(("WWW-Authenticate", 'Bearer error="invalid_token"'))
     if isinstance(error, MethodNotAllowed):
         headers.append(("Allow", error.allowed))
+    if isinstance(error, EncodingUnsupported):
+        headers.append(("Accept-Encoding", ", ".join(ENCODINGS)))
     return response(status, body, headers=tuple(headers))

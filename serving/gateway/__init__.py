@@ -1,7 +1,9 @@
 """The data plane inside a gateway worker, in the order of a request's path.
 
-`pipeline` tells the story; `admission` says who may come in, `routing` which version answers,
-`batching` gathers rows into frames, `replicas` keeps the connections, `shadowing` mirrors what was
-answered, `snapshots` follows the control plane. Everything runs on one event loop and nothing here
-knows HTTP, Ray, ONNX or files: the wire, the frame channel and the log are handed in.
+`pipeline` tells the story; `admission` says who may come in (`memory`: as long as there is room),
+`routing` which version answers, `batching` gathers rows into frames (`forming`), in an order that
+`queueing` and `lanes` decide and at a pace that `pace` learns, `replicas` keeps the connections,
+`shadowing` mirrors what was answered, `snapshots` follows the control plane. Everything runs on one
+event loop and nothing here knows HTTP, Ray, ONNX or files: the wire, the frame channel and the log
+are handed in.
 """

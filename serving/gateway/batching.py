@@ -5,102 +5,81 @@ moment; while all credits are spent, requests gather and are the next frame. The
 idle system answers at once and a busy one fills its frames. What arrives in one turn of the event
 loop shares a frame, because the flush is scheduled, not called.
 
-Rules: order of arrival; only rows of one shape share a frame; at most `max_frame_rows` and
-`max_frame_bytes`, but one larger request travels alone; a call that expired or whose client has
-gone is skipped when the frame forms and never disturbs its neighbours; the replica with the fewest
-outstanding rows is chosen. A frame lost with its replica, or handed back by one that shuts down,
-goes back to the front of the queue. While no replica is up calls wait, each until its own
-deadline. Whatever goes wrong with one frame, the queue goes on.
+Rules: order of arrival, unless more waits than fits (`serving.gateway.queueing`); only rows of one
+shape share a frame; at most `max_frame_rows` and `max_frame_bytes`, but one larger request travels
+alone; a call that expired, that cannot be answered in time (`serving.gateway.pace`) or whose client
+has gone is left out when the frame forms and never disturbs its neighbours; the replica with the
+fewest outstanding rows is chosen. A frame lost with its replica, or handed back by one that shuts
+down, goes back to the front of the queue. While no replica is up calls wait, each until its own
+deadline; else no call waits for longer than `Pace.longest_ns`. Whatever goes wrong with one frame,
+the queue goes on.
 """
 
 import asyncio
-from collections import deque
+import math
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final
 
-import numpy as np
 import structlog
 
-from serving.core.batches import BatchAnswer, RowBatch, SpanLink, TensorBlock
+from serving.core.batches import BatchAnswer, RowFailure
 from serving.core.clock import Clock
 from serving.core.models import ModelVersion
+from serving.errors import CallerLimitReached, DeadlineExceeded, QueueFull
+from serving.gateway.admission import Share
 from serving.gateway.calls import Call
-from serving.settings import ChannelSettings
+from serving.gateway.forming import (
+    FLOATS,
+    Frame,
+    Outcomes,
+    ReplicaLink,
+    columns_of,
+    find_not_finite,
+    seal,
+)
+from serving.gateway.lanes import LEVELS, FrameRoom, weights_by_subject
+from serving.gateway.pace import NEWEST_FIRST, Pace
+from serving.gateway.queueing import WaitingCalls
+from serving.settings import AdmissionSettings, ChannelSettings
 
 logger = structlog.get_logger()
 
 MAX_ATTEMPTS: Final = 3
 """A call whose replica died this often is failed: it may be what kills them."""
 
-_U32: Final = 2**32 - 1
-_FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
+ALARM: Final = 0.5
+"""Of the rows that may wait: from here on newcomers are looked at, and copies are not made."""
+
+LATELY_NS: Final = 1_000_000_000
+"""For so long after a request with a priority, or of a second caller, others are expected."""
 
 
-class ReplicaLink(Protocol):
-    """A connection to one replica; `serving.inference.channel.Channel` fits by shape."""
+class _Lately:
+    """Whether something happened within the last second, for those who look now and then."""
 
-    ready: bool
-    closed: bool
-    outstanding_rows: int
+    def __init__(self) -> None:
+        self.now = False
+        self._until_ns = 0
 
-    @property
-    def has_credit(self) -> bool: ...
-    def send(self, sink: "Frame") -> None:
-        """Exactly one of `sink.answered`, `sink.returned` and `sink.lost` follows."""
-
-    def check(self, now_ns: int) -> None: ...
-    def abort(self) -> None: ...
-
-
-class Outcomes(Protocol):
-    """Who is told what became of calls."""
-
-    def answered(self, frame: "Frame", answer: BatchAnswer) -> None: ...
-    def expired(self, call: Call) -> None: ...
-    def exhausted(self, call: Call) -> None:
-        """The call's replicas died `MAX_ATTEMPTS` times."""
-
-    def retried(self, call: Call) -> None:
-        """The call's replica died; the call waits for another one."""
-
-    def not_finite(self, call: Call) -> None: ...
-    def broken(self, call: Call) -> None:
-        """No frame could be made of the call. This is a bug."""
-
-
-class Frame:
-    """Calls that travel together. `rendered` is the wire adapter's memory, encoded once a frame."""
-
-    __slots__ = ("answer", "batch", "calls", "queue", "rendered")
-
-    def __init__(self, queue: "VersionQueue", calls: list[Call], batch: RowBatch) -> None:
-        self.queue = queue
-        self.calls = calls
-        self.batch = batch
-        self.answer: BatchAnswer | None = None
-        self.rendered: dict[int, Any] = {}
-
-    def answered(self, answer: BatchAnswer) -> None:
-        self.answer = answer
-        self.queue.answered(self, answer)
-        # Ends the cycle of frame and calls: else the collector has to find every answered request.
-        self.calls = []
-
-    def returned(self) -> None:
-        self.queue.returned(self)
-
-    def lost(self) -> None:
-        self.queue.lost(self)
+    def look(self, now_ns: int, *, happened: bool) -> None:
+        if happened:
+            self._until_ns = now_ns + LATELY_NS
+        self.now = now_ns < self._until_ns
 
 
 class VersionQueue:
-    """The waiting calls of one model version, and the replicas that take them."""
+    """The waiting calls of one model version, and the replicas that take them.
+
+    alarm_rows, doubtful_s: `foresee` has to be asked about a request when so many rows wait, or
+    when it has no more time than this; it is not worth asking otherwise.
+    """
 
     def __init__(
         self,
         version: ModelVersion,
         *,
         settings: ChannelSettings,
+        admission: AdmissionSettings,
         clock: Clock,
         outcomes: Outcomes,
         call_soon: Callable[[Callable[[], None]], object] | None = None,
@@ -108,18 +87,25 @@ class VersionQueue:
         self.version = version
         self.links: list[ReplicaLink] = []
         self.queued_rows = 0
+        self.alarm_rows = ALARM * admission.max_queued_rows
+        self.doubtful_s = 0.0
         self.takes_copies = False
         """Calls of callers and copies may share a frame here: the version is a candidate."""
-        self._settings = settings
+        self._credits = settings.credits
+        self._most_bytes = settings.max_frame_bytes
         self._clock = clock
         self._outcomes = outcomes
         self._call_soon = call_soon or asyncio.get_running_loop().call_soon
-        self._waiting: deque[Call] = deque()
+        self._waiting = WaitingCalls(weights_by_subject(admission.weights))
+        self._pace = Pace(version, channel=settings, admission=admission)
         self._in_flight: set[Frame] = set()
         self._flush_is_due = False
         self._float_inputs = version.finite_inputs and any(
-            tensor.datatype in _FLOATS for tensor in version.inputs
+            tensor.datatype in FLOATS for tensor in version.inputs
         )
+        self._latest: BatchAnswer | None = None
+        self._prioritised = _Lately()
+        self._contended = _Lately()
 
     @property
     def ready(self) -> bool:
@@ -129,6 +115,42 @@ class VersionQueue:
     @property
     def idle(self) -> bool:
         return not self._in_flight and not self._waiting
+
+    @property
+    def pressed(self) -> bool:
+        """Whether so much waits that newcomers may have to be refused soon."""
+        return self.queued_rows >= self.alarm_rows
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the call that has waited longest has waited."""
+        now_ns = self._clock.monotonic_ns()
+        return max((now_ns - call.since_ns for call in self._waiting), default=0) / 1e9
+
+    def foresee(self, share: Share, timeout_s: float, *, level: int | None = None) -> None:
+        """Raises an error where a request would wait in vain.
+
+        QueueFull or, while others want something too, CallerLimitReached; DeadlineExceeded. It is
+        never refused for what other callers have queued beyond their share, and never while no
+        replica is up or none has answered yet: then it waits until its deadline. level: None while
+        the body is not decoded; then the best level counts if such calls come at all.
+        """
+        pace = self._pace
+        if not pace.known or not self.ready:
+            return
+        if level is None:
+            level = min(LEVELS) if self._prioritised.now else 0
+        ahead = self._waiting.rows_before(share, level, self.queued_rows)
+        if ahead >= pace.room_rows:
+            if self._contended.now:
+                raise CallerLimitReached("your share of the model's queue is full; retry later")
+            raise QueueFull("the model's queue is full; retry later")
+        if self._waiting:
+            replicas = sum(link.ready for link in self.links)
+            outstanding = sum(link.outstanding_rows for link in self.links)
+            ahead += max(outstanding - pace.frame_rows * replicas, 0)
+        if ahead * pace.row_ns + pace.run_ns > timeout_s * 1e9:
+            raise DeadlineExceeded("the deadline cannot be met; permit more time or retry later")
 
     def append(self, call: Call) -> None:
         """Queues a call; it leaves with the next frame that has room and a credit."""
@@ -141,6 +163,7 @@ class VersionQueue:
         """Forgets a call that is done; its rows no longer count as waiting."""
         if call.frame is None:
             self.queued_rows -= call.rows
+            self._waiting.forget(call)
 
     def wake(self) -> None:
         """Looks again: a credit came back or a replica appeared."""
@@ -148,19 +171,53 @@ class VersionQueue:
             self._schedule()
 
     def sweep(self, now_ns: int) -> None:
-        """Ends what cannot be answered any more, drops replicas that went silent."""
+        """Ends what cannot be answered any more, drops replicas that went silent, learns."""
+        ready = self.ready
+        if not ready:
+            self._waiting.fresh_ns = now_ns
         for call in [*self._waiting, *(call for frame in self._in_flight for call in frame.calls)]:
             if call.deadline_ns < now_ns and not call.done:
                 self._outcomes.expired(call)
-        if any(call.done for call in self._waiting):
-            self._waiting = deque(call for call in self._waiting if not call.done)
+        if ready and self._pace.known:
+            self._shed(now_ns)
+        self._waiting.prune()
         for link in list(self.links):
             link.check(now_ns)
+        self._learn(now_ns)
+
+    def _shed(self, now_ns: int) -> None:
+        """Refuses calls that have waited too long; copies have all the time they were given."""
+        late_ns = now_ns - self._pace.longest_ns
+        if self._waiting.fresh_ns < late_ns:
+            for call in list(self._waiting):
+                if call.since_ns < late_ns and not call.done and not call.shadow_of:
+                    self._outcomes.shed(call)
+
+    def _learn(self, now_ns: int) -> None:
+        """Brings the figures up to date by which newcomers are judged."""
+        pace, waiting = self._pace, self._waiting
+        if self._latest is not None:
+            pace.heard(self._latest, now_ns)
+            self._latest = None
+        replicas = sum(link.ready for link in self.links)
+        pace.settle(now_ns, replicas=replicas)
+        prioritised, waiting.prioritised = waiting.prioritised, False
+        self._prioritised.look(now_ns, happened=prioritised)
+        self._contended.look(now_ns, happened=waiting.contended())
+        if pace.known:
+            waiting.target_ns = round(NEWEST_FIRST * pace.longest_ns)
+            sent_rows = self._credits * pace.frame_rows * max(replicas, 1)
+            longest_ns = pace.longest_ns + sent_rows * pace.row_ns + pace.run_ns
+            self.alarm_rows = ALARM * pace.room_rows
+            self.doubtful_s = math.inf if self._prioritised.now else longest_ns / 1e9
 
     # -- fates of frames -------------------------------------------------------------------------
 
     def answered(self, frame: Frame, answer: BatchAnswer) -> None:
         self._in_flight.discard(frame)
+        self._latest = answer
+        if answer.failures:
+            self._spare(frame, answer)
         self._outcomes.answered(frame, answer)
 
     def returned(self, frame: Frame) -> None:
@@ -182,11 +239,21 @@ class VersionQueue:
                 self._outcomes.retried(call)
         self.wake()
 
+    def _spare(self, frame: Frame, answer: BatchAnswer) -> None:
+        """If the frame came too late for one of its calls, and was not run: the others travel again."""
+        if answer.failures.get(0) is not RowFailure.EXPIRED or answer.parts[-1].batch_id:
+            return
+        now_ns = self._clock.monotonic_ns()
+        left = [call for call in frame.calls if call.deadline_ns > now_ns and not call.done]
+        frame.calls = [call for call in frame.calls if call.deadline_ns <= now_ns or call.done]
+        self._put_back(left)
+        self.wake()
+
     def _put_back(self, calls: list[Call]) -> None:
         for call in calls:
             call.frame = None
             self.queued_rows += call.rows
-        self._waiting.extendleft(reversed(calls))
+        self._waiting.put_back(calls, self._clock.monotonic_ns())
 
     # -- forming ---------------------------------------------------------------------------------
 
@@ -200,14 +267,16 @@ class VersionQueue:
             link = self._choose()
             if link is None:
                 return
-            self._send(link, self._take())
+            self._send(link)
 
-    def _send(self, link: ReplicaLink, calls: list[Call]) -> None:
-        """Sends a frame of `calls`, unless nobody waits for it or one of them is not finite."""
+    def _send(self, link: ReplicaLink) -> None:
+        """Sends a frame of those who are next, unless one of them is not finite."""
+        now_ns = self._clock.monotonic_ns()
+        calls = self._take(link, now_ns)
         if not calls:
             return
         try:
-            frame = self._form(calls)
+            frame = self._form(calls, now_ns)
             if frame is not None:
                 self._in_flight.add(frame)
                 link.send(frame)
@@ -228,84 +297,32 @@ class VersionQueue:
         free = [link for link in links if link.has_credit]
         return min(free, key=lambda link: link.outstanding_rows, default=None)
 
-    def _take(self) -> list[Call]:
-        settings = self._settings
-        waiting = self._waiting
-        calls: list[Call] = []
-        rows = size = 0
-        while waiting:
-            call = waiting[0]
-            if call.done:
-                waiting.popleft()
-                continue
-            if calls and (
-                rows + call.rows > settings.max_frame_rows
-                or size + call.request.size_bytes > settings.max_frame_bytes
-                or call.shapes != calls[0].shapes
-            ):
-                break
-            waiting.popleft()
-            calls.append(call)
-            rows += call.rows
-            size += call.request.size_bytes
-        self.queued_rows -= rows
-        return calls
+    def _take(self, link: ReplicaLink, now_ns: int) -> list[Call]:
+        """The calls of the next frame. Those who cannot be answered in time are told so."""
+        pace = self._pace
+        needed_ns = pace.run_ns + link.outstanding_rows * pace.row_ns * len(self.links)
+        horizon_ns = now_ns + int(needed_ns)
+        room = FrameRoom(pace.frame_rows, self._most_bytes, now_ns, horizon_ns)
+        if self.queued_rows > pace.frame_rows:
+            self._waiting.arrange(now_ns)
+        self._waiting.take(room)
+        for call in room.calls:
+            self.queued_rows -= call.rows
+        for call in room.late:
+            self._outcomes.hopeless(call)
+        return room.calls
 
-    def _form(self, calls: list[Call]) -> Frame | None:
+    def _form(self, calls: list[Call], now_ns: int) -> Frame | None:
         """A frame of `calls`; None when some were not finite and the others wait again."""
-        columns = zip(*(call.inputs for call in calls), strict=True)
-        tensors = tuple(
-            TensorBlock(declared.datatype, shape, (b"".join(column),))
-            for declared, shape, column in zip(
-                self.version.inputs, calls[0].shapes, columns, strict=True
-            )
-        )
+        tensors = columns_of(self.version, calls)
         rows = sum(call.rows for call in calls)
         if self._float_inputs and not all(call.request.vetted for call in calls):
-            guilty = _find_not_finite(calls, tensors, rows)
+            guilty = find_not_finite(calls, tensors, rows)
             if guilty:
                 self._put_back(calls)
                 for call in guilty:
                     self._outcomes.not_finite(call)
                 return None
-        return self._seal(calls, tensors, rows)
-
-    def _seal(self, calls: list[Call], tensors: tuple[TensorBlock, ...], rows: int) -> Frame:
-        now_ns = self._clock.monotonic_ns()
-        deadline_ns = 0
-        links = []
-        first_row = 0
-        batch_frame = Frame(self, calls, RowBatch(self.version.digest, rows, tensors))
-        for call in calls:
-            call.frame = batch_frame
-            call.first_row = first_row
-            call.queue_us = (now_ns - call.arrived_ns) // 1000
-            deadline_ns = max(deadline_ns, call.deadline_ns)
-            trace = call.trace
-            if trace is not None and trace.sampled:
-                links.append(SpanLink(first_row, trace.trace_id, trace.span_id))
-            first_row += call.rows
-        budget_us = min(max((deadline_ns - now_ns) // 1000, 1), _U32)
-        batch_frame.batch = RowBatch(
-            self.version.digest, rows, tensors, budget_us, tuple(links), now_ns // 1000 & _U32
-        )
-        return batch_frame
-
-
-def _find_not_finite(calls: list[Call], tensors: tuple[TensorBlock, ...], rows: int) -> list[Call]:
-    """The calls with a NaN or an infinity in a float tensor; one check per frame when none has."""
-    bad_rows = np.zeros(rows, np.bool_)
-    for tensor in tensors:
-        if tensor.datatype in _FLOATS:
-            finite = np.isfinite(tensor.array(rows))
-            if not finite.all():
-                bad_rows |= ~finite.reshape(rows, -1).all(axis=1)
-    if not bad_rows.any():
-        return []
-    guilty = []
-    first_row = 0
-    for call in calls:
-        if bad_rows[first_row : first_row + call.rows].any():
-            guilty.append(call)
-        first_row += call.rows
-    return guilty
+        frame = Frame(self, calls)
+        seal(frame, tensors, rows=rows, now_ns=now_ns)
+        return frame

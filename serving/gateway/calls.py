@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from serving.access.certificates import Credential
 from serving.core.batches import Buffer
 from serving.core.models import ModelVersion
 from serving.core.principals import Principal
@@ -12,12 +13,25 @@ from serving.telemetry.traces import TraceContext
 
 if TYPE_CHECKING:
     from serving.gateway.admission import Share
-    from serving.gateway.batching import Frame, VersionQueue
+    from serving.gateway.batching import VersionQueue
+    from serving.gateway.forming import Frame
     from serving.gateway.pipeline import Pipeline
+    from serving.gateway.quotas import Account
 
 NO_TRACE: Final = bytes(16)
 
 ShapeKey = tuple[tuple[int, ...], ...]
+
+
+class WantedOutput(NamedTuple):
+    """An output that a caller asked for.
+
+    output: which one of the version. classes: so many of the best of each row; 0 for the tensor.
+    """
+
+    output: int
+    binary: bool
+    classes: int = 0
 
 
 @dataclass(slots=True)
@@ -36,17 +50,23 @@ class InferenceRequest:
     size_bytes: int
     vetted: bool
     timeout_s: float | None
-    wanted: Sequence[tuple[int, bool]] | None
-    """Outputs asked for, as (index, binary); None means all of them as JSON."""
+    wanted: Sequence[WantedOutput] | None
+    """Outputs asked for, in the caller's order; None means all of them as JSON."""
+    priority: int = 0
+    """As Triton counts: 1 is the highest, 0 leaves it to us (the same as 2), more than 2 is low."""
 
 
 class Exchange(Protocol):
     """The wire adapter's half of one request. Exactly one of `send` and `refuse` ends it."""
 
-    authorization: bytes | None
+    authorization: Credential
     model: str
     version: str | None
     traceparent: bytes | None
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The deadline that is known before the body is read; the body may name a shorter one."""
 
     def decode(self, version: ModelVersion) -> InferenceRequest:
         """Reads the body against the version's inputs. Raises RequestInvalid."""
@@ -67,6 +87,7 @@ class Call:
     """
 
     __slots__ = (
+        "account",
         "answer_rows",
         "arrived_ns",
         "attempts",
@@ -79,6 +100,7 @@ class Call:
         "first_row",
         "frame",
         "inputs",
+        "level",
         "outputs",
         "pipeline",
         "principal",
@@ -92,6 +114,7 @@ class Call:
         "shadow_of",
         "shapes",
         "share",
+        "since_ns",
         "time_ns",
         "total_us",
         "trace",
@@ -116,15 +139,18 @@ class Call:
         self.outputs: tuple[memoryview, ...] = ()
         self.exchange: Exchange | None = None
         self.share: Share | None = None
+        self.account: Account | None = None
         self.trace: TraceContext | None = None
         self.trace_id = NO_TRACE
         self.shadow_of = 0
         self.attempts = 0
         self.frame: Frame | None = None
         self.done = False
+        self.level = 0
         self.first_row = self.queue_us = self.run_us = self.total_us = 0
         self.batch_id = self.batch_size = self.batch_position = 0
-        self.sequence = self.time_ns = self.arrived_ns = self.deadline_ns = 0
+        self.sequence = self.time_ns = self.deadline_ns = 0
+        self.arrived_ns = self.since_ns = 0
 
     def abandon(self) -> None:
         """The client went away: the place is freed now, the record says `client_gone`."""

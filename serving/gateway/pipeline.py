@@ -10,12 +10,13 @@ future or lock; everything that can be is done per frame.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
 from serving.access.authorization import authorize_inference, authorize_operation
 from serving.access.tokens import Authenticator
-from serving.core.batches import BatchAnswer, BatchPart, RowFailure, TensorBlock
+from serving.core.batches import BatchAnswer, BatchPart, RowFailure
 from serving.core.clock import Clock
 from serving.core.models import ModelVersion
 from serving.core.predictions import Fate
@@ -28,12 +29,16 @@ from serving.errors import (
     NonFiniteInput,
     NoReplica,
     OutputInvalid,
+    QueueFull,
     ReplicaLost,
     ServingError,
 )
 from serving.gateway.admission import Admission
-from serving.gateway.batching import Frame, VersionQueue
+from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call, Exchange, caller_name
+from serving.gateway.forming import Frame
+from serving.gateway.lanes import level_of
+from serving.gateway.quotas import Quotas
 from serving.gateway.recording import PredictionLog, Recorder
 from serving.gateway.routing import Route, RoutingTable
 from serving.gateway.shadowing import Mirror
@@ -63,7 +68,9 @@ class Pipeline:
         telemetry: CallTelemetry,
         clock: Clock,
         make_queue: QueueFactory,
+        quotas: Quotas | None = None,
     ) -> None:
+        """quotas: None where nobody has one."""
         self.now_ns = clock.monotonic_ns
         self.table = RoutingTable(Snapshot(epoch=0), {}, self._make_queue)
         self.admission = Admission(settings.admission)
@@ -73,6 +80,7 @@ class Pipeline:
         self._telemetry = telemetry
         self._clock = clock
         self._queue_factory = make_queue
+        self._quotas = quotas
         self._mirror = Mirror(settings.shadow, admit=self._identify, dropped=telemetry.dropped)
         self._retired: list[VersionQueue] = []
         self._wall_offset_ns = clock.wall_ns() - clock.monotonic_ns()
@@ -94,24 +102,39 @@ class Pipeline:
         """The stable version, or the one that an operator pinned."""
         if version is None or version == route.policy.stable:
             return route.stable
-        authorize_operation(principal)
+        authorize_operation(principal, route.policy.model)
         return self.table.pinned(route.policy.model, version)
 
     def _admit(self, exchange: Exchange, principal: Principal, queue: VersionQueue) -> Call:
+        """A call with a place inside, its time counted from now.
+
+        What is refused here, or before, is counted and not recorded; refusing before the body is
+        decoded is what makes it cheap.
+        """
         self._recorder.check()
         model = exchange.model
         share = self.admission.admit(principal.subject, model, queue.queued_rows)
+        account = None
         try:
+            if self._quotas is not None:
+                account = self._quotas.admit(principal)
+            if queue.queued_rows >= queue.alarm_rows:
+                queue.foresee(share, exchange.timeout_s or self._settings.default_deadline_s)
             request = exchange.decode(queue.version)
+            timeout_s = request.timeout_s or self._settings.default_deadline_s
+            if timeout_s < queue.doubtful_s:
+                queue.foresee(share, timeout_s, level=level_of(request.priority))
+            self.admission.hold(request.size_bytes)
         except BaseException:
             self.admission.release(share, model, 0)
             raise
-        self.admission.in_flight_bytes += request.size_bytes
         call = Call(self, queue, request, caller_name(principal))
         call.exchange = exchange
         call.share = share
-        call.arrived_ns = now_ns = self.now_ns()
-        timeout_s = request.timeout_s or self._settings.default_deadline_s
+        call.account = account
+        if request.priority:
+            call.level = level_of(request.priority)
+        call.arrived_ns = call.since_ns = now_ns = self.now_ns()
         call.deadline_ns = now_ns + int(min(timeout_s, self._settings.max_deadline_s) * 1e9)
         self._telemetry.begin(call, exchange.traceparent)
         self._identify(call)
@@ -137,7 +160,7 @@ class Pipeline:
         if not served:
             return
         try:
-            self._serve(served, answer.outputs)
+            self._serve(served, answer)
         except Exception:
             # Outermost: what cannot be recorded or told is nobody's answer, and nobody waits for it.
             logger.exception("an answer cannot be used", model=frame.queue.version.key)
@@ -145,19 +168,16 @@ class Pipeline:
                 call.outputs = ()
                 self._fail(call, Fate.INVALID_OUTPUT, _explain(RowFailure.INVALID_OUTPUT))
 
-    def _serve(self, calls: list[Call], outputs: tuple[TensorBlock, ...]) -> None:
+    def _serve(self, calls: list[Call], answer: BatchAnswer) -> None:
         for call in calls:
             call.done = True
-        _hand_out(calls, outputs)
-        shapes = tuple(output.row_shape for output in outputs)
+        _hand_out(calls, answer)
+        shapes = tuple(output.row_shape for output in answer.outputs)
         records = self._recorder.encode(calls, Fate.OK, output_shapes=shapes)
-        # Encoding overlaps with the sync: the answers are ready when the record is durable.
-        payloads = [call.exchange.encode(call) if call.exchange else b"" for call in calls]
+        payloads = [call.exchange.encode(call) if call.exchange else None for call in calls]
         self._recorder.append(records, partial(self._recorded, calls, payloads))
 
-    def _recorded(
-        self, calls: list[Call], payloads: list[bytes], error: ServingError | None
-    ) -> None:
+    def _recorded(self, calls: list[Call], payloads: list[Any], error: ServingError | None) -> None:
         """The records of answered calls are durable, or cannot be: the answers leave, or do not."""
         if error is not None:
             self._telemetry.unrecorded(calls, error)
@@ -169,13 +189,19 @@ class Pipeline:
                 call.exchange.send(payload)
             self._release(call)
         self._telemetry.served(calls, self.now_ns())
+        if self._quotas is not None:
+            self._quotas.charge(calls)
         if not calls[0].shadow_of:
             self._shadow(calls)
 
     def _shadow(self, calls: list[Call]) -> None:
         queue = calls[0].queue
         candidates = self.table.shadows_of(queue)
-        if candidates:
+        if not candidates:
+            return
+        if queue.pressed or self.admission.pressed(queue.version.model):
+            self._mirror.skip(calls, candidates)
+        else:
             self._mirror.mirror(calls, candidates)
 
     # -- fates other than an answer --------------------------------------------------------------
@@ -193,6 +219,13 @@ class Pipeline:
             self._fail(call, Fate.REPLICA_LOST, NoReplica("no replica of this model is up"))
         else:
             self._fail(call, Fate.TIMEOUT, _explain(RowFailure.EXPIRED))
+
+    def hopeless(self, call: Call) -> None:
+        error = DeadlineExceeded("the deadline cannot be met; permit more time or retry later")
+        self._fail(call, Fate.TIMEOUT, error)
+
+    def shed(self, call: Call) -> None:
+        self._fail(call, Fate.TIMEOUT, QueueFull("waited too long for its turn; retry later"))
 
     def retried(self, call: Call) -> None:
         self._telemetry.retried(call)
@@ -261,6 +294,8 @@ class Pipeline:
         for queue in [*self.table.queues.values(), *self._retired]:
             queue.sweep(now_ns)
         self._retired = [queue for queue in self._retired if not queue.idle]
+        if self._quotas is not None:
+            self._quotas.rest()
 
     @property
     def idle(self) -> bool:
@@ -304,12 +339,24 @@ def _failed(calls: Sequence[Call], answer: BatchAnswer) -> dict[Call, RowFailure
     return failed
 
 
-def _hand_out(calls: Sequence[Call], outputs: Sequence[TensorBlock]) -> None:
+def _hand_out(calls: Sequence[Call], answer: BatchAnswer) -> None:
     """Gives every call exactly its own rows of every output, as views."""
+    outputs = answer.outputs
+    if "BYTES" in [output.datatype for output in outputs]:
+        _hand_out_varying(calls, answer)
+        return
     views = [(memoryview(output.buffers[0]), output.row_bytes) for output in outputs]
     for call in calls:
         start, stop = call.first_row, call.first_row + call.rows
         call.outputs = tuple([view[start * size : stop * size] for view, size in views])
+
+
+def _hand_out_varying(calls: Sequence[Call], answer: BatchAnswer) -> None:
+    """The same where the rows of an output differ in length."""
+    cuts = [(memoryview(it.buffers[0]), it.row_edges(answer.rows)) for it in answer.outputs]
+    for call in calls:
+        start, stop = call.first_row, call.first_row + call.rows
+        call.outputs = tuple([view[edges[start] : edges[stop]] for view, edges in cuts])
 
 
 def _explain(failure: RowFailure) -> ServingError:

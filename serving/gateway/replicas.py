@@ -15,7 +15,8 @@ import structlog
 
 from serving.core.models import ModelVersion
 from serving.core.traffic import ReplicaEndpoint, Snapshot
-from serving.gateway.batching import ReplicaLink, VersionQueue
+from serving.gateway.batching import VersionQueue
+from serving.gateway.forming import ReplicaLink
 
 logger = structlog.get_logger()
 

@@ -4,7 +4,8 @@ A copy is made only after the primary's answer has left, from the primary's own 
 if the primary was answered: refused, expired and abandoned requests are not mirrored. A candidate
 has its own queue, its own replicas and its own credits, so a slow, failing or hanging one can fill
 nothing but its own queue. Above `max_queued_rows` waiting, or `max_bytes` held by copies that
-have no answer yet, copies are dropped and counted, never silently.
+have no answer yet, copies are dropped and counted, never silently. So they are as soon as half of
+what would make the worker refuse callers is in use: a copy is never made at a caller's cost.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,6 +38,12 @@ class Mirror:
                 self._bytes[queue] = self._bytes.get(queue, 0) + call.request.size_bytes
                 queue.append(self._copy(call, queue))
 
+    def skip(self, calls: Sequence[Call], candidates: Sequence[VersionQueue]) -> None:
+        """Makes no copies, and counts them as dropped."""
+        for queue in candidates:
+            for _ in calls:
+                self._dropped(queue)
+
     def release(self, copy: Call) -> None:
         """The copy's record is written, or cannot be: its inputs are no longer held."""
         left = self._bytes.get(copy.queue, 0) - copy.request.size_bytes
@@ -56,7 +63,7 @@ class Mirror:
         copy = Call(call.pipeline, queue, call.request, call.principal)
         copy.shadow_of = call.sequence
         copy.trace_id = call.trace_id
-        copy.arrived_ns = call.pipeline.now_ns()
+        copy.arrived_ns = copy.since_ns = call.pipeline.now_ns()
         copy.deadline_ns = copy.arrived_ns + round(self._settings.deadline_s * 1e9)
         self._admit(copy)
         return copy

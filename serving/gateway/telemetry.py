@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from serving.core.batches import BatchAnswer, RowFailure
 from serving.core.predictions import Fate
-from serving.errors import ServingError
+from serving.errors import DeadlineExceeded, ServingError
 from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import NO_TRACE, Call
 from serving.telemetry.families import GatewayMetrics, VersionMetrics
@@ -43,19 +43,22 @@ class CallTelemetry:
 
     def served(self, calls: Sequence[Call], finished_ns: int) -> None:
         """The calls of one frame were answered, or recorded if they were copies."""
-        if calls[0].queue.takes_copies:
-            own = [call for call in calls if not call.shadow_of]
-            copies = [call for call in calls if call.shadow_of]
-            for each in filter(None, (own, copies)):
-                self._served(each, finished_ns)
-        else:
+        if not calls[0].queue.takes_copies:
             self._served(calls, finished_ns)
+            return
+        own = [call for call in calls if not call.shadow_of]
+        copies = [call for call in calls if call.shadow_of]
+        if own:
+            self._served(own, finished_ns)
+        if copies:
+            self._served(copies, finished_ns, ran=not own)
 
     def failed(self, call: Call, fate: Fate, error: ServingError | None) -> None:
         """The call ended without an answer; `error` is None when nobody is left to hear it."""
         metrics = self._of(call)
         metrics.requests[fate].value += 1
-        if fate is Fate.TIMEOUT:
+        metrics.failed_us += call.total_us
+        if fate is Fate.TIMEOUT and isinstance(error, DeadlineExceeded):
             metrics.deadline_misses.value += 1
         if error is not None and call.exchange is not None:
             facts = self._facts(call, fate, call.arrived_ns + call.total_us * 1000, error)
@@ -87,14 +90,18 @@ class CallTelemetry:
         metrics = self._metrics.version(version.model, version.version, "shadow")
         metrics.shadow_dropped.value += 1
 
-    def _served(self, calls: Sequence[Call], finished_ns: int) -> None:
+    def _served(self, calls: Sequence[Call], finished_ns: int, *, ran: bool = True) -> None:
+        """ran: whether the frame's run is still to be counted for the version."""
         first = calls[0]
+        frame = first.frame
         metrics = self._of(first)
         metrics.requests[Fate.OK].value += len(calls)
         metrics.duration.observe_many([(finished_ns - call.arrived_ns) / 1e9 for call in calls])
         metrics.queue.observe_many([call.queue_us / 1e6 for call in calls])
-        if first.frame is not None:
-            metrics.batch_rows.observe(first.frame.batch.rows)
+        if frame is not None:
+            metrics.batch_rows.observe(frame.batch.rows)
+            if ran and frame.answer is not None:
+                metrics.executions.add(frame.answer.parts, finished_ns)
         for call in calls:
             if call.trace_id is not NO_TRACE:
                 self._trace(call, finished_ns)

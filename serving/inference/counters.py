@@ -1,12 +1,35 @@
 """Plain numbers of one replica: written by the thread that runs the batches, read by others."""
 
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 from serving.inference.profile import SIZES
 
 _BUSY_WINDOW_NS: Final = 2_000_000_000
 _RECENT_BATCHES: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatistics:
+    """What a replica tells about itself. Totals since its start; `busy_fraction` of late.
+
+    alone: why every row is run by itself; empty when rows share batches. failing: the model fails on
+    a sample row, too, and no gateway is served.
+    """
+
+    queued_rows: int = 0
+    busy_fraction: float = 0.0
+    batches: int = 0
+    rows: int = 0
+    failures: int = 0
+    run_seconds: float = 0.0
+    best_batch_size: int = 0
+    p95_queue_ms: float = 0.0
+    expired_rows: int = 0
+    batch_sizes: dict[int, int] = field(default_factory=dict)
+    alone: str = ""
+    failing: bool = False
 
 
 class Counters:
@@ -44,3 +67,21 @@ class Counters:
     def p95_queue_ms(self) -> float:
         waits = sorted(self._queue_ns.copy())
         return waits[int(0.95 * (len(waits) - 1))] / 1e6 if waits else 0.0
+
+    def statistics(
+        self, *, queued_rows: int, best_batch_size: int, alone: str, failing: bool
+    ) -> ReplicaStatistics:
+        return ReplicaStatistics(
+            queued_rows=queued_rows,
+            busy_fraction=self.busy_fraction,
+            batches=self.batches,
+            rows=self.rows,
+            failures=self.failures,
+            run_seconds=self.run_ns / 1e9,
+            best_batch_size=best_batch_size,
+            p95_queue_ms=self.p95_queue_ms(),
+            expired_rows=self.expired_rows,
+            batch_sizes=dict(self.batch_sizes),
+            alone=alone,
+            failing=failing,
+        )

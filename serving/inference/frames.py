@@ -41,14 +41,18 @@ ANSWER, replica to gateway:
 
 REFUSAL, replica to gateway: frame id u64, reason u32 (1 draining, 2 wrong model, 3 not understood).
 
-Tensor head: datatype code u8, rank without rows u8, zero u16, then that many dimensions u32. The
-buffer of a tensor has rows * product(dimensions) * item size bytes; it starts at a multiple of 16
-from the start of the message, so that a reader can use it where it lies.
+Tensor head: datatype code u8, rank without rows u8, zero u16, then that many dimensions u32, then for
+BYTES alone the length of its buffer u64. Codes: 1 BOOL, 2 UINT8, 3 UINT16, 4 UINT32, 5 UINT64,
+6 INT8, 7 INT16, 8 INT32, 9 INT64, 10 FP16, 11 FP32, 12 FP64, 13 BF16, 14 BYTES. The buffer of a
+tensor has rows * product(dimensions) * item size bytes, that of BYTES so many elements, each a length
+u32 and that many bytes. It starts at a multiple of 16 from the start of the message, so that a
+reader can use it where it lies.
 
 A reader trusts nothing: lengths are bounded before memory is taken, every count must add up to the
-body's length exactly, and what takes no bytes (empty dimensions, rows of nothing) is bounded by
-itself, else `FrameInvalid`, and the connection is closed. No pickle, no object per row. A change
-that old readers cannot take raises the format version.
+body's length exactly, the elements of BYTES to that of their buffer, and what takes no bytes (empty
+dimensions, rows of nothing) is bounded by itself, else `FrameInvalid`, and the connection is closed.
+No pickle, no object per row. A change that old readers cannot take raises the format version; a new
+code does not, because a reader that does not know it serves no model that has it.
 """
 
 import math
@@ -66,6 +70,7 @@ from serving.core.batches import (
     SpanLink,
     TensorBlock,
 )
+from serving.core.elements import ElementsInvalid, whole_ends
 from serving.core.models import Digest
 from serving.core.tensors import DTYPES, MAX_ELEMENTS, MAX_RANK
 from serving.errors import FrameInvalid
@@ -82,6 +87,7 @@ _PART: Final = Struct("<IQIIII")
 _FAILURE: Final = Struct("<II")
 _TENSOR: Final = Struct("<BBH")
 _DIMENSION: Final = Struct("<I")
+_LENGTH: Final = Struct("<Q")
 _ALIGNMENT: Final = 16
 _ZEROS: Final = bytes(_ALIGNMENT)
 _DIGEST_BYTES: Final = 32
@@ -153,6 +159,7 @@ def _tensor_parts(tensors: Sequence[TensorBlock], rest: Sequence[bytes]) -> Iter
     heads = b"".join(
         _TENSOR.pack(_CODES[tensor.datatype], len(tensor.row_shape), 0)
         + b"".join(map(_DIMENSION.pack, tensor.row_shape))
+        + (_length(tensor) if tensor.datatype == "BYTES" else b"")
         for tensor in tensors
     )
     yield heads
@@ -160,6 +167,10 @@ def _tensor_parts(tensors: Sequence[TensorBlock], rest: Sequence[bytes]) -> Iter
     for tensor in tensors:
         yield from tensor.buffers
         yield _ZEROS[: -sum(map(len, tensor.buffers)) % _ALIGNMENT]
+
+
+def _length(tensor: TensorBlock) -> bytes:
+    return _LENGTH.pack(sum(map(len, tensor.buffers)))
 
 
 class _Cursor:
@@ -260,21 +271,35 @@ def _decode_tensors(cursor: _Cursor, count: int, rows: int) -> tuple[TensorBlock
     heads = [_decode_tensor_head(cursor) for _ in range(count)]
     cursor.align()
     tensors = []
-    for datatype, row_shape in heads:
-        size = rows * math.prod(row_shape) * DTYPES[datatype].itemsize
-        if not size and rows * math.prod(max(each, 1) for each in row_shape) > MAX_ELEMENTS:
+    for datatype, row_shape, length in heads:
+        elements = rows * math.prod(row_shape)
+        size = elements * DTYPES[datatype].itemsize if length is None else length
+        if not elements and rows * math.prod(max(each, 1) for each in row_shape) > MAX_ELEMENTS:
             raise FrameInvalid("an empty tensor has dimensions out of all proportion")
-        tensors.append(TensorBlock(datatype, row_shape, (cursor.take(size),)))
+        buffer = cursor.take(size)
+        if length is not None:
+            _check_elements(buffer, elements)
+        tensors.append(TensorBlock(datatype, row_shape, (buffer,)))
         cursor.align()
     cursor.finish()
     return tuple(tensors)
 
 
-def _decode_tensor_head(cursor: _Cursor) -> tuple[str, tuple[int, ...]]:
+def _decode_tensor_head(cursor: _Cursor) -> tuple[str, tuple[int, ...], int | None]:
+    """Datatype, row shape, and for BYTES the length of the buffer."""
     code, rank, _ = cursor.unpack(_TENSOR)
     if code not in _NAMES or rank > MAX_RANK:
         raise FrameInvalid("a tensor has an unknown datatype or too many dimensions")
-    return _NAMES[code], tuple(cursor.unpack(_DIMENSION)[0] for _ in range(rank))
+    datatype = _NAMES[code]
+    row_shape = tuple(cursor.unpack(_DIMENSION)[0] for _ in range(rank))
+    return datatype, row_shape, cursor.unpack(_LENGTH)[0] if datatype == "BYTES" else None
+
+
+def _check_elements(buffer: memoryview, count: int) -> None:
+    try:
+        whole_ends(buffer, count)
+    except ElementsInvalid as error:
+        raise FrameInvalid("the elements of a tensor do not fill its buffer") from error
 
 
 class MessageReader:

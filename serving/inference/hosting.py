@@ -15,9 +15,11 @@ from serving.access.keys import internal_secret
 from serving.core.clock import Clock
 from serving.core.models import ModelVersion
 from serving.core.traffic import ReplicaEndpoint
-from serving.inference.listener import ReplicaListener, ReplicaStatistics, Runner
+from serving.inference.counters import ReplicaStatistics
+from serving.inference.listener import ReplicaListener
 from serving.inference.plans import ReplicaOrder, socket_path
 from serving.inference.registration import Phase, PhaseReport, Registration, Renewal
+from serving.inference.running import Runner
 from serving.settings import InferenceSettings
 from serving.telemetry.traces import BatchTracing
 

@@ -1,8 +1,8 @@
 """Level 2 of batching: pending frames become batches, answers become frames again.
 
 Forming is separate from running and needs no clock and no socket. Rules: rows keep their order;
-only rows of the same shape share a batch; a batch never exceeds the size asked for, so a frame may
-be cut into several batches. Running fails closed: an answer that does not have exactly the rows,
+only rows of the same shape share a batch, after padding where the version declares it; a batch never
+exceeds the size asked for, so a frame may be cut into several batches. Running fails closed: an answer that does not have exactly the rows,
 types and shapes that were promised is nobody's answer. A failing batch is bisected, so that only
 the guilty rows fail; a single guilty row among n costs 2 log2(n) extra runs.
 """
@@ -13,17 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.core.batches import (
-    BatchAnswer,
-    BatchPart,
-    Buffer,
-    RowBatch,
-    RowFailure,
-    TensorBlock,
-)
+from serving.core.batches import BatchAnswer, BatchPart, RowBatch, RowFailure, TensorBlock
 from serving.core.models import ModelVersion
-from serving.core.tensors import NAMES, Array
+from serving.core.tensors import Array, zeros
 from serving.errors import ModelFailed, OutputInvalid
+from serving.inference.padding import Fit, Padder, RowShapes
 
 Run = Callable[[Sequence[Array]], list[Array]]
 
@@ -32,7 +26,8 @@ Run = Callable[[Sequence[Array]], list[Array]]
 class PendingFrame:
     """A frame between its arrival and its answer. Times are monotonic nanoseconds.
 
-    outputs: of each run that held rows of it, None where every one of those rows failed.
+    fit: where its rows belong, for a version that declares padding. outputs: of each run that held
+    rows of it, cut to its length, None where every one of those rows failed.
     """
 
     batch: RowBatch
@@ -40,6 +35,7 @@ class PendingFrame:
     arrived_ns: int
     deadline_ns: int
     reply: Callable[[BatchAnswer], object]
+    fit: Fit | None = None
     taken_rows: int = 0
     outputs: list[list[Array] | None] = field(default_factory=list)
     parts: list[BatchPart] = field(default_factory=list)
@@ -47,7 +43,9 @@ class PendingFrame:
     answered_rows: int = 0
 
     @property
-    def shape_key(self) -> tuple[tuple[int, ...], ...]:
+    def shape_key(self) -> RowShapes:
+        if self.fit is not None:
+            return self.fit.row_shapes
         return tuple(tensor.row_shape for tensor in self.batch.tensors)
 
     def answer(self) -> BatchAnswer:
@@ -60,8 +58,7 @@ class PendingFrame:
         if not good:
             return BatchAnswer(rows, (), parts, self.failures)
         if not _alike(good):
-            invalid = dict.fromkeys(range(rows), RowFailure.INVALID_OUTPUT)
-            return BatchAnswer(rows, (), parts, invalid)
+            return self.fail(RowFailure.INVALID_OUTPUT)
         whole = [
             [_zeros_like(output, part.rows) for output in good[0]] if pieces is None else pieces
             for pieces, part in zip(self.outputs, parts, strict=True)
@@ -69,12 +66,12 @@ class PendingFrame:
         outputs = tuple(map(_block, zip(*whole, strict=True)))
         return BatchAnswer(rows, outputs, parts, self.failures)
 
-    def expire(self) -> BatchAnswer:
-        """The answer to a frame whose time passed before all its rows ran: none of them counts."""
-        rows = self.batch.rows
-        rest = BatchPart(rows - self.answered_rows, 0, 0, 0, 0, 0)
-        expired = dict.fromkeys(range(rows), RowFailure.EXPIRED)
-        return BatchAnswer(rows, (), (*self.parts, rest), expired)
+    def fail(self, reason: RowFailure) -> BatchAnswer:
+        """The answer to a frame of which no row counts, whether all of them have run or not."""
+        rows, parts = self.batch.rows, tuple(self.parts)
+        if self.answered_rows < rows:
+            parts = (*parts, BatchPart(rows - self.answered_rows, 0, 0, 0, 0, 0))
+        return BatchAnswer(rows, (), parts, dict.fromkeys(range(rows), reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +103,14 @@ def form_batch(pending: deque[PendingFrame], *, max_rows: int) -> list[Slice]:
     return slices
 
 
-def merge_inputs(slices: Sequence[Slice]) -> list[Array]:
-    """The inputs of the batch, one array per tensor; a view when one slice is all there is."""
+def merge_inputs(slices: Sequence[Slice], padder: Padder | None = None) -> list[Array]:
+    """The inputs of the batch, one array per tensor; a view when one slice is all there is.
+
+    padder: of a version that declares padding; its frames all have a fit.
+    """
     pieces = [[array[s.start : s.stop] for array in s.frame.arrays] for s in slices]
+    if padder is not None:
+        return padder.merge(pieces, [s.frame.fit for s in slices if s.frame.fit is not None])
     if len(pieces) == 1:
         return pieces[0]
     return [np.concatenate(column) for column in zip(*pieces, strict=True)]
@@ -161,12 +163,12 @@ def _bisect(
 
 def _zeros_like(output: Array, rows: int) -> Array:
     """Zeros for failed rows, in the shape that their neighbours' answers have."""
-    return np.zeros((rows, *output.shape[1:]), output.dtype)
+    return zeros((rows, *output.shape[1:]), output.dtype)
 
 
 def _zeros(version: ModelVersion) -> list[Array]:
     return [
-        np.zeros((1, *(max(size, 1) for size in output.row_shape)), output.dtype)
+        zeros((1, *(abs(size) for size in output.row_shape)), output.dtype)
         for output in version.outputs
     ]
 
@@ -183,12 +185,16 @@ def split_outputs(
     outputs: Sequence[Array],
     failures: dict[int, RowFailure],
     part: BatchPart,
+    *,
+    padder: Padder | None = None,
 ) -> list[PendingFrame]:
     """Hands every slice its rows; returns the frames that are now complete.
 
     outputs: not looked at for a slice whose rows all failed. part: what is the same for the whole
-    batch; rows and position are filled in per slice.
+    batch, and the wait of its oldest frame; rows, position and the frame's own wait are filled in
+    per slice. padder: cuts what belongs to padding.
     """
+    oldest_ns = min(s.frame.arrived_ns for s in slices)
     complete = []
     position = 0
     for s in slices:
@@ -196,10 +202,13 @@ def split_outputs(
         frame = s.frame
         own = {row - position: f for row, f in failures.items() if 0 <= row - position < count}
         failed = len(own) == count
-        cut = None if failed else [output[position : position + count] for output in outputs]
-        frame.outputs.append(cut)
+        own_rows = None if failed else [output[position : position + count] for output in outputs]
+        if own_rows is not None and padder is not None and frame.fit is not None:
+            own_rows = padder.cut(own_rows, frame.fit)
+        frame.outputs.append(own_rows)
+        queue_us = max(part.queue_us - (frame.arrived_ns - oldest_ns) // 1000, 0)
         frame.parts.append(
-            BatchPart(count, part.batch_id, part.batch_rows, position, part.queue_us, part.run_us)
+            BatchPart(count, part.batch_id, part.batch_rows, position, queue_us, part.run_us)
         )
         frame.failures |= {row + s.start: failure for row, failure in own.items()}
         frame.answered_rows += count
@@ -210,6 +219,4 @@ def split_outputs(
 
 
 def _block(pieces: Sequence[Array]) -> TensorBlock:
-    whole = np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
-    raw: Buffer = whole.data.cast("B") if whole.size else b""
-    return TensorBlock(NAMES[whole.dtype], whole.shape[1:], (raw,))
+    return TensorBlock.of(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))

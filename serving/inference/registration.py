@@ -8,19 +8,20 @@ so, or when it stops renewing.
 import http.client
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Final, Literal
 
 import msgspec
 import structlog
 
+from serving.access.ownports import host_of, trust_in
 from serving.core.traffic import ReplicaEndpoint
-from serving.inference.listener import ReplicaStatistics
+from serving.inference.counters import ReplicaStatistics
 from serving.settings import ControlSettings
 
 logger = structlog.get_logger()
 
 TIMEOUT_S: Final = 2.0
-_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - translated, not bound
 
 Phase = Literal["loading", "warming"]
 
@@ -77,20 +78,26 @@ class Registration:
             self._stopped.wait(self._control.renew_s)
 
     def _send(self, method: str, path: str, body: bytes) -> None:
-        host = _ANY_ADDRESS.get(self._control.host, self._control.host)
-        connection = http.client.HTTPConnection(host, self._control.port, timeout=TIMEOUT_S)
         headers = {"Authorization": f"Bearer {self._secret}", "Content-Type": "application/json"}
         try:
-            connection.request(method, path, body=body, headers=headers)
-            answer = connection.getresponse()
-            content = answer.read()
+            with closing(self._connect()) as connection:
+                connection.request(method, path, body=body, headers=headers)
+                answer = connection.getresponse()
+                content = answer.read()
         except (OSError, http.client.HTTPException) as error:
             self._note(reachable=False, reason=repr(error))
         else:
             accepted = answer.status == http.client.OK
             self._note(reachable=accepted, reason=content[:200].decode(errors="replace"))
-        finally:
-            connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        """Not connected yet. Raises OSError when the certificate there cannot be read."""
+        host, port = host_of(self._control), self._control.port
+        if self._control.certificate is None:
+            return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        # Read each time, because certificates are replaced.
+        trust = trust_in(self._control)
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=trust)
 
     def _note(self, *, reachable: bool, reason: str) -> None:
         """Logs the change, not every attempt."""

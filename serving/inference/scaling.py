@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Protocol
 
-from serving.inference.listener import ReplicaStatistics
+from serving.inference.counters import ReplicaStatistics
 
 POLICY: Final = "serving.inference.scaling:replicas_wanted"
 TARGET_BUSY_FRACTION: Final = 0.7

@@ -18,12 +18,11 @@ of ONNX Runtime never spin: on a small machine that burns a core for nothing.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy as np
 import onnxruntime  # type: ignore[import-untyped]  # it ships no types; Any stops in this package
 from onnxruntime.capi import (  # type: ignore[import-untyped]  # the only home of its exceptions
     onnxruntime_pybind11_state as native,
@@ -34,6 +33,7 @@ from serving.core.tensors import Array
 from serving.errors import ArtifactInvalid, ArtifactMissing, ModelFailed
 from serving.inference import providers
 from serving.inference.signature import check_signature
+from serving.inference.values import Execution, converting, holds_bits, run_values
 from serving.settings import InferenceSettings
 
 RUNTIME_ERRORS: Final[tuple[type[Exception], ...]] = (
@@ -62,11 +62,9 @@ NO_FOLDER: Final = "/nonexistent"
 FATAL: Final = 4
 """ONNX Runtime's log level: everything below reaches us as an exception with the same text."""
 
-Execution = Callable[[Mapping[str, Array], Any], list[Array]]
-
 
 class OnnxSession:
-    """Fits `listener.Runner`. Built by `load`."""
+    """Fits `running.Runner`. Built by `load`."""
 
     def __init__(
         self, version: ModelVersion, session: Any, execute: Execution, *, threads: int
@@ -74,8 +72,8 @@ class OnnxSession:
         self.version = version
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         self.runs_on_caller = threads == 1 and self.providers == (providers.CPU,)
-        self._input_names = [tensor.name for tensor in version.inputs]
-        self._execute = execute
+        self._input_names = [tensor.name for tensor in version.fed]
+        self._execute = converting(version, execute)
         self._running: Any = None
 
     @classmethod
@@ -99,7 +97,10 @@ class OnnxSession:
         providers.check_providers(settings, used, key=version.key)
         check_signature(version, inputs=session.get_inputs(), outputs=session.get_outputs())
         names = [tensor.name for tensor in version.outputs]
-        if used == [providers.CPU]:
+        execute: Execution
+        if holds_bits(version):
+            execute = partial(run_values, session, names)
+        elif used == [providers.CPU]:
             execute = partial(session.run, names)
         else:
             execute = partial(run_bound, session, names)
@@ -108,8 +109,8 @@ class OnnxSession:
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """The model's answer, arrays in the order of `version.outputs`.
 
-        inputs: in the order of `version.inputs`, C-contiguous, same number of rows each; not
-        modified, not kept. Raises ModelFailed, also when `terminate` ended the run.
+        inputs: in the order of `version.fed`, C-contiguous, same number of rows each, one for a
+        version that is not batched; not modified, not kept. Raises ModelFailed, also when `terminate` ended the run.
         """
         options = self._running = onnxruntime.RunOptions()
         try:
@@ -125,19 +126,6 @@ class OnnxSession:
         running = self._running
         if running is not None:
             running.terminate = True
-
-    def warm_up(self, sizes: Iterable[int]) -> None:
-        """Runs zeros once per batch size, so that no caller pays for a first time."""
-        for rows in sizes:
-            self.run(zeros(self.version, rows=rows))
-
-
-def zeros(version: ModelVersion, *, rows: int) -> list[Array]:
-    """A batch of zeros in the order of `version.inputs`; other dimensions that may vary are 1."""
-    return [
-        np.zeros((rows, *(max(size, 1) for size in tensor.row_shape)), dtype=tensor.dtype)
-        for tensor in version.inputs
-    ]
 
 
 def run_bound(

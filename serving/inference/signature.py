@@ -3,12 +3,15 @@
 A model is refused at load, with every difference named, rather than at the first request:
 
 - a sequence, map, optional or sparse value is no tensor and cannot travel in the protocol;
-- dimension 0 must be free in every input and output, or requests could not be batched;
+- of a batched version, dimension 0 must be free in every input and output: it counts rows. A model
+  with a fixed batch, a scalar or an output without rows is served when its specification says so,
+  by its shapes or by `batched: false`: then a request is one whole, run by itself;
 - a dimension that the model fixes must be the declared one; a free dimension may be declared fixed,
   which only narrows what callers may send.
 
-ONNX Runtime reports an output of unknown rank as having no dimensions. Such an output passes here:
-its answers are checked against the specification one by one.
+ONNX Runtime reports a tensor of unknown rank as having no dimensions. Such an output passes here: its
+answers are checked against the specification one by one. So does such an input of a version that is
+not batched: ONNX Runtime itself checks what it is given.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +34,8 @@ DATATYPES: Final = {
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
+    "tensor(string)": "BYTES",
 }
 """ONNX Runtime's name of a type to the protocol's."""
 
@@ -42,6 +47,9 @@ CONTAINERS: Final = (
     ("sparse_tensor(", "a sparse tensor"),
 )
 """How ONNX Runtime's names of other types start; the first that fits wins."""
+
+
+_REMEDY: Final = ", so it cannot be batched: declare its shape as it is, or `batched: false`"
 
 
 class Node(Protocol):
@@ -60,7 +68,7 @@ def check_signature(
 ) -> None:
     """Raises ArtifactInvalid that names every difference between the model and `version`."""
     found = [
-        *_differences("input", version.inputs, inputs),
+        *_differences("input", version.fed, inputs),
         *_differences("output", version.outputs, outputs),
     ]
     if found:
@@ -78,8 +86,8 @@ def _differences(
     for node in nodes:
         tensor = tensors.get(node.name)
         texts = [*_type_differences(tensor, node)]
-        if tensor is not None and (node.shape or kind == "input"):
-            texts += _shape_differences(tensor, node.shape)
+        if tensor is not None and (node.shape or (kind == "input" and tensor.batched)):
+            texts += _rank_differences(tensor, node.shape)
         found += [f"{kind} {node.name!r} {text}" for text in texts]
     return found
 
@@ -96,16 +104,24 @@ def _type_differences(tensor: TensorSpecification | None, node: Node) -> Iterato
         yield f"is {DATATYPES[node.type]} in the model, {tensor.datatype} in the specification"
 
 
-def _shape_differences(
+def _rank_differences(
     tensor: TensorSpecification, shape: Sequence[int | str | None]
 ) -> Iterator[str]:
-    if not shape:
-        yield "has no dimension that counts rows"
+    if tensor.batched and not shape:
+        yield f"has no dimension that counts rows{_REMEDY}"
     elif len(shape) != len(tensor.shape):
         yield f"has rank {len(shape)} in the model, {len(tensor.shape)} in the specification"
     else:
-        if isinstance(shape[0], int):
-            yield f"has its rows fixed at {shape[0]}, so it cannot be batched"
-        for axis, (fixed, declared) in enumerate(zip(shape[1:], tensor.shape[1:], strict=True), 1):
-            if isinstance(fixed, int) and fixed != declared:
-                yield f"has dimension {axis} fixed at {fixed}, declared as {declared}"
+        yield from _dimension_differences(tensor, shape)
+
+
+def _dimension_differences(
+    tensor: TensorSpecification, shape: Sequence[int | str | None]
+) -> Iterator[str]:
+    if tensor.batched and isinstance(shape[0], int):
+        yield f"has its rows fixed at {shape[0]}{_REMEDY}"
+    first = 1 if tensor.batched else 0
+    for axis, fixed in enumerate(shape[first:], first):
+        declared = tensor.shape[axis]
+        if isinstance(fixed, int) and fixed != declared:
+            yield f"has dimension {axis} fixed at {fixed}, declared as {declared}"

@@ -52,7 +52,9 @@ PREDICTION body:
      64   8  batch id, 8 policy epoch, 4 run us, 4 batch size
      88  16  trace id, zeros when not traced
     104   .  principal, request id, reason (UTF-8); then each input and output, raw, in the order
-             of the definition; a tensor has rows x shape elements
+             of the definition; a tensor has rows x shape elements. An element of BYTES is its
+             length, 4 bytes, and that many bytes; a BF16 is 2 bytes. A reader that does not know
+             the name of a datatype cannot tell where such a record's tensors end, and says so
 
 COMMIT body, always the last frame of its commit:
 

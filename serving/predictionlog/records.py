@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
-import numpy as np
 from google_crc32c import extend
 from google_crc32c import value as checksum
 
-from serving.core.batches import Buffer
+from serving.core.batches import Buffer, TensorBlock
+from serving.core.elements import ElementsInvalid, element_ends
 from serving.core.predictions import Fate, NamedTensor, PredictionRecord
 from serving.core.tensors import DTYPES
 from serving.predictionlog.format import (
@@ -212,14 +212,29 @@ def _tensors(
 ) -> tuple[tuple[NamedTensor, ...], int]:
     tensors = []
     for tensor in shapes:
-        dtype = DTYPES[tensor.datatype]
         count = rows * math.prod(tensor.shape)
-        if at + count * dtype.itemsize > len(frames):
-            raise BodyInvalid(f"tensor {tensor.name} is longer than its frame")
-        array = np.frombuffer(frames, dtype, count, at).reshape(rows, *tensor.shape)
+        end = _end_of(frames, at, tensor=tensor, count=count)
+        buffer = memoryview(frames)[at:end]
+        array = TensorBlock(tensor.datatype, tensor.shape, (buffer,)).array(rows)
         tensors.append(NamedTensor(tensor.name, tensor.datatype, array))
-        at += count * dtype.itemsize
+        at = end
     return tuple(tensors), at
+
+
+def _end_of(frames: bytes, at: int, *, tensor: TensorShape, count: int) -> int:
+    """Where the raw tensor that begins at `at` ends."""
+    dtype = DTYPES.get(tensor.datatype)
+    if dtype is None:
+        raise BodyInvalid(f"tensor {tensor.name} has datatype {tensor.datatype}, unknown here")
+    if tensor.datatype == "BYTES":
+        try:
+            return element_ends(frames, count, start=at)[-1] if count else at
+        except ElementsInvalid as error:
+            raise BodyInvalid(f"tensor {tensor.name} is longer than its frame") from error
+    end = at + count * dtype.itemsize
+    if end > len(frames):
+        raise BodyInvalid(f"tensor {tensor.name} is longer than its frame")
+    return end
 
 
 def definition_text(definition: Definition) -> bytes:

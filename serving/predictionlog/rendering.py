@@ -1,16 +1,19 @@
 """Records for people and for programs.
 
 A JSON number cannot be NaN or infinite, so those become the strings "NaN", "Infinity" and
-"-Infinity". In text, characters that a terminal would obey are escaped: callers choose some of it.
+"-Infinity". An element of BYTES is a string, or `{"base64": ...}` where it is not UTF-8. BF16 is shown
+as the number it stands for. In text, characters that a terminal would obey are escaped: callers
+choose some of it.
 """
 
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
 
 from serving.core.predictions import NamedTensor, PredictionRecord
-from serving.core.tensors import Array
+from serving.core.tensors import Array, numbers
 
 MAX_ELEMENTS: Final = 1024
 """A longer tensor is cut in JSON unless asked for in full."""
@@ -71,10 +74,22 @@ def _tensor_json(tensor: NamedTensor, *, full: bool) -> dict[str, Any]:
 
 
 def _values(array: Array) -> Any:  # nested lists as deep as the tensor's rank
+    array = numbers(array)
     values = array.tolist()
+    if array.dtype.hasobject:
+        return _in_text(values)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return _spelled(values)
     return values
+
+
+def _in_text(values: Any) -> Any:
+    if isinstance(values, list):
+        return [_in_text(value) for value in values]
+    try:
+        return values.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(values).decode()}
 
 
 def _spelled(values: Any) -> Any:

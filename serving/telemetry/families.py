@@ -14,6 +14,7 @@ from typing import Final, Literal, Protocol
 
 from serving.core.predictions import Fate
 from serving.core.traffic import ReplicaEndpoint
+from serving.telemetry.executions import Executions
 from serving.telemetry.metrics import Counter, Definition, Histogram, Labels, MetricFamilies
 
 Role = Literal["primary", "shadow"]
@@ -59,6 +60,11 @@ SHADOW_DROPPED = Definition(
     "serving_shadow_dropped_total", "Copies for a candidate that were not made.", VERSION
 )
 QUEUED_ROWS = Definition("serving_queued_rows", "Rows waiting for a frame.", ("model", "version"))
+QUEUE_OLDEST = Definition(
+    "serving_queue_oldest_seconds",
+    "How long the request that has waited longest for a frame has waited.",
+    ("model", "version"),
+)
 IN_FLIGHT_REQUESTS = Definition("serving_in_flight_requests", "Admitted and not yet answered.")
 CONNECTIONS = Definition("serving_connections", "Open connections of callers.")
 SNAPSHOT_EPOCH = Definition("serving_snapshot_epoch", "Epoch of the snapshot in use.")
@@ -76,6 +82,22 @@ TOKEN_CACHE_MISSES = Definition(
 TOKEN_REFUSALS = Definition(
     "serving_token_refusals_total", "Refused credentials by reason.", ("reason",)
 )
+ISSUER_KEYS_AGE = Definition(
+    "serving_issuer_keys_age_seconds",
+    "Since the keys of an issuer were last read; before the first time, infinite.",
+    ("issuer",),
+)
+ISSUER_KEY_FAILURES = Definition(
+    "serving_issuer_key_failures_total",
+    "Readings of an issuer's keys that failed.",
+    ("issuer",),
+)
+ACCESS_DENIALS = Definition(
+    "serving_access_denials_total",
+    "Known callers refused what they asked for, by what the decision rests on.",
+    ("ground",),
+)
+ACCESS_EPOCH = Definition("serving_access_epoch", "Epoch of the access rules in force.")
 SPANS = Definition(
     "serving_spans_total", "Spans by outcome: exported, failed, dropped.", ("outcome",)
 )
@@ -108,6 +130,17 @@ REPLICA_INFO = Definition(
     "serving_replica_info", "1; names the execution provider in use.", (*REPLICA, "provider")
 )
 
+CERTIFICATE_EXPIRY = Definition(
+    "serving_certificate_expiry_timestamp_seconds",
+    "When the certificate in use on a port ends, in seconds since 1970.",
+    ("port",),
+)
+FAILED_HANDSHAKES = Definition(
+    "serving_tls_handshake_failures_total",
+    "Connections that ended before TLS was agreed on; not counted for gRPC.",
+    ("port",),
+)
+
 PROCESS_UP = Definition("serving_process_up", "Whether a process of this instance runs.", ("name",))
 PROCESS_RESTARTS = Definition(
     "serving_process_restarts_total", "How often a process was started again.", ("name",)
@@ -115,9 +148,10 @@ PROCESS_RESTARTS = Definition(
 
 GATEWAY_FAMILIES: Final = (
     REQUESTS, REFUSALS, REQUEST_DURATION, QUEUE, BATCH_ROWS, RETRIES, DEADLINE_MISSES,
-    EXECUTED_AFTER_DEADLINE, SHADOW_DROPPED, QUEUED_ROWS, IN_FLIGHT_REQUESTS, CONNECTIONS,
+    EXECUTED_AFTER_DEADLINE, SHADOW_DROPPED, QUEUED_ROWS, QUEUE_OLDEST, IN_FLIGHT_REQUESTS, CONNECTIONS,
     SNAPSHOT_EPOCH, LOG_RECORDS, LOG_COMMIT, LOG_PENDING, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES,
-    TOKEN_REFUSALS, SPANS,
+    TOKEN_REFUSALS, ACCESS_DENIALS, ACCESS_EPOCH, ISSUER_KEYS_AGE, ISSUER_KEY_FAILURES, SPANS,
+    CERTIFICATE_EXPIRY, FAILED_HANDSHAKES,
 )  # fmt: skip
 REPLICA_FAMILIES: Final = (
     REPLICA_BUSY, REPLICA_QUEUED_ROWS, REPLICA_BATCHES, REPLICA_ROWS, REPLICA_FAILURES,
@@ -130,6 +164,8 @@ class VersionMetrics:
     """What a gateway counts about one model version in one role.
 
     requests: by `Fate`, which is the index: `metrics.requests[fate].value += 1`; 0 is unused.
+    executions: of the version in all its roles. failed_us: how long requests took that failed. Both
+    are for the statistics that clients ask for, and are not exported.
     """
 
     __slots__ = (
@@ -137,13 +173,17 @@ class VersionMetrics:
         "deadline_misses",
         "duration",
         "executed_after_deadline",
+        "executions",
+        "failed_us",
         "queue",
         "requests",
         "retries",
         "shadow_dropped",
     )
 
-    def __init__(self, gateway: "GatewayMetrics", labels: Labels) -> None:
+    def __init__(self, gateway: "GatewayMetrics", labels: Labels, executions: Executions) -> None:
+        self.executions = executions
+        self.failed_us = 0
         fates = [gateway.requests.child(*labels, fate.name.lower()) for fate in Fate]
         self.requests: list[Counter] = [Counter(), *fates]
         self.duration: Histogram = gateway.durations.child(*labels)
@@ -181,8 +221,14 @@ class GatewayMetrics:
         labels = (model, version, role)
         metrics = self._versions.get(labels)
         if metrics is None:
-            metrics = self._versions[labels] = VersionMetrics(self, labels)
+            known = self.of_version(model, version)
+            executions = known[0].executions if known else Executions()
+            metrics = self._versions[labels] = VersionMetrics(self, labels, executions)
         return metrics
+
+    def of_version(self, model: str, version: str) -> list[VersionMetrics]:
+        """What there is of a version, one for each role in which it was asked anything."""
+        return [v for labels, v in self._versions.items() if labels[:2] == (model, version)]
 
     def refused(self, code: str) -> None:
         """Counts a request refused with this error code."""

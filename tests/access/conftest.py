@@ -10,8 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from serving.access.claims import CredentialRefused
-from serving.access.issuer import LocalIssuer, key_id
+from serving.access.issuer import LocalIssuer
+from serving.access.keyrings import TrustedIssuer
 from serving.access.tokens import Authenticator
+from serving.access.verification import thumbprint
 from serving.core.clock import ManualClock
 from serving.core.principals import Principal
 from serving.errors import Unauthenticated
@@ -45,7 +47,7 @@ def key() -> Ed25519PrivateKey:
 @pytest.fixture
 def authenticator(key: Ed25519PrivateKey, settings: AccessSettings) -> Authenticator:
     """Trusts `key`, which signs what `forge` makes."""
-    return Authenticator({key_id(key.public_key()): key.public_key()}, settings)
+    return Authenticator([trusting(key, settings)], settings)
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def forge(key: Ed25519PrivateKey, claims: dict[str, Any]) -> Forge:
     payload: claims that replace the acceptable ones (`REMOVED` leaves one out), or raw JSON text.
     header: members that replace the acceptable ones (`REMOVED` leaves one out), or raw JSON text.
     """
-    good_header = {"alg": "EdDSA", "typ": "at+jwt", "kid": key_id(key.public_key())}
+    good_header = {"alg": "EdDSA", "typ": "at+jwt", "kid": thumbprint(key.public_key())}
 
     def make(payload: Part = b"", header: Part = b"", *, sign: bool = True) -> bytes:
         parts = [_part(good_header, header), _part(claims, payload)]
@@ -101,6 +103,11 @@ def accept(authenticator: Authenticator, now_s: int) -> Accept:
     return decide
 
 
+def trusting(key: Ed25519PrivateKey, settings: AccessSettings) -> TrustedIssuer:
+    """The local issuer as its verifiers see it, when `key` is what it signs with."""
+    return LocalIssuer(key, settings, ManualClock()).trusted
+
+
 def base64url(value: bytes) -> bytes:
     return base64.urlsafe_b64encode(value).rstrip(b"=")
 
@@ -116,7 +123,10 @@ def _part(good: dict[str, Any], changes: Part) -> bytes:
 
 
 class _Removed:
-    """A claim to leave out."""
+    """A claim, or a member of a header or a key, to leave out."""
+
+    def __repr__(self) -> str:
+        return "REMOVED"
 
 
 REMOVED: Any = _Removed()

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from serving.access.issuer import LocalIssuer, key_id
+from serving.access.issuer import LocalIssuer
 from serving.access.tokens import Authenticator
 from serving.core.clock import ManualClock
 from serving.core.principals import Principal, Role
@@ -22,11 +22,13 @@ def test_an_issued_token_is_accepted_as_what_it_says(
 ) -> None:
     """Subject, roles and models of the request come back as the principal."""
     token = issuer.issue(subject="alice", roles=[Role.CALLER], models=["m1", "m2"])
-    authenticator = Authenticator(issuer.public_keys, settings)
+    authenticator = Authenticator([issuer.trusted], settings)
 
     principal = authenticator.authenticate(b"Bearer " + token.encode(), now_s)
 
-    expected = Principal("alice", frozenset({Role.CALLER}), frozenset({"m1", "m2"}))
+    expected = Principal(
+        "alice", frozenset({Role.CALLER}), frozenset({"m1", "m2"}), issuer="serving-local"
+    )
     assert expected == principal
 
 
@@ -37,7 +39,7 @@ def test_a_token_says_all_that_the_profile_demands(issuer: LocalIssuer, now_s: i
         json.loads(urlsafe_b64decode(part + "==")) for part in tokens[0].split(".")[:2]
     )
 
-    assert header == {"alg": "EdDSA", "typ": "at+jwt", "kid": next(iter(issuer.public_keys))}
+    assert header == {"alg": "EdDSA", "typ": "at+jwt", "kid": header["kid"]}
     assert payload["exp"] == payload["iat"] + 60 == now_s + 60
     assert payload.keys() == {"iss", "aud", "sub", "iat", "exp", "jti", "roles", "models"}
     assert len({jwt.decode(t, options={"verify_signature": False})["jti"] for t in tokens}) == 2
@@ -51,8 +53,8 @@ def test_the_key_survives_a_restart(
         LocalIssuer.open(tmp_path / name, settings, clock) for name in ("a", "a", "b")
     )
 
-    assert first.public_keys.keys() == again.public_keys.keys()
-    assert first.public_keys.keys() != other.public_keys.keys()
+    assert first.trusted.keys.identities() == again.trusted.keys.identities()
+    assert first.trusted.keys.identities() != other.trusted.keys.identities()
 
 
 def test_jw_19_a_token_of_another_data_directory_is_refused(
@@ -63,7 +65,7 @@ def test_jw_19_a_token_of_another_data_directory_is_refused(
     token = other.issue(subject="alice", roles=[Role.CALLER])
 
     with pytest.raises(Unauthenticated):
-        Authenticator(issuer.public_keys, settings).authenticate(
+        Authenticator([issuer.trusted], settings).authenticate(
             b"Bearer " + token.encode(), clock.wall_ns() / 1e9
         )
 
@@ -104,13 +106,3 @@ def test_a_damaged_or_foreign_key_stops_the_start(
         with pytest.raises(StartFailed, match=words):
             LocalIssuer.open(tmp_path / name, settings, clock)
         assert (tmp_path / name / "issuer.pem").read_bytes() == content
-
-
-def test_a_key_is_named_by_its_thumbprint(issuer: LocalIssuer) -> None:
-    """The key id is that of RFC 7638, as an independent implementation computes it."""
-    (name, public_key), *_ = issuer.public_keys.items()
-    own = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(public_key))
-    again = jwt.algorithms.OKPAlgorithm.from_jwk(json.dumps(own))
-
-    assert name == key_id(again)  # type: ignore[arg-type]  # An Ed25519 public key, as put in.
-    assert len(name) == 43

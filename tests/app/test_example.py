@@ -80,6 +80,16 @@ def test_token_command_names_a_data_directory_that_is_not_the_default(tmp_path: 
     assert ["--data-dir", str(tmp_path / "my data")] == words[6:]
 
 
+def test_tokens_of_an_organisation_come_from_its_issuers() -> None:
+    """Where the local issuer is off, no command is printed that would be refused."""
+    issuer = {"name": "https://a.example.com", "audiences": ["serving"], "keys_file": "keys.json"}
+    settings = Settings.model_validate({"access": {"issuers": [issuer]}})
+
+    assert token_command(settings, call="serving") == "from https://a.example.com"
+    tried = try_command(settings, url="http://127.0.0.1:8000", call="serving")
+    assert '"Authorization: Bearer $TOKEN"' in tried
+
+
 def test_token_command_is_short_for_the_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the place where `serving up` was typed, nothing needs to be said."""
     settings = Settings(data_dir=Path.cwd() / ".serving")

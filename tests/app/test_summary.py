@@ -2,7 +2,7 @@ import pytest
 
 from serving.app.summary import notices
 from serving.control.status import ControlStatus, ReplicaStatus, VersionStatus
-from serving.settings import InferenceSettings, LogSettings, Settings
+from serving.settings import HttpSettings, InferenceSettings, LogSettings, Settings
 
 CPU, CUDA = ("CPUExecutionProvider",), ("CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -63,3 +63,11 @@ def test_engine_without_isolation_is_said() -> None:
     (notice,) = notices(settings_of(engine="local"), status_of(CUDA))
 
     assert "without Ray's isolation" in notice
+
+
+def test_plain_text_that_others_can_reach_is_said_plainly() -> None:
+    """Whoever switched the refusal off is reminded at each start."""
+    http = HttpSettings(host="0.0.0.0", plain_text=True)  # noqa: S104 - not bound
+    (notice,) = notices(settings_of().model_copy(update={"http": http}), status_of(CUDA))
+
+    assert "plain text off loopback: http." in notice

@@ -32,7 +32,7 @@ def runner() -> CliRunner:
 def verify(token: str, data_dir: Path) -> Principal:
     clock = SystemClock()
     issuer = LocalIssuer.open(data_dir / "keys", AccessSettings(), clock)
-    authenticator = Authenticator(issuer.public_keys, AccessSettings())
+    authenticator = Authenticator([issuer.trusted], AccessSettings())
     return authenticator.authenticate(f"Bearer {token}".encode(), clock.wall_ns() / 1e9)
 
 
@@ -54,7 +54,10 @@ def test_token_prints_one_token_and_nothing_else(runner: CliRunner, tmp_path: Pa
     )
 
     principal = verify(result.stdout.removesuffix("\n"), tmp_path / ".serving")
-    assert Principal("me", frozenset({Role.CALLER}), frozenset({"a", "b"})) == principal
+    assert (
+        Principal("me", frozenset({Role.CALLER}), frozenset({"a", "b"}), issuer="serving-local")
+        == principal
+    )
 
 
 def test_token_for_every_model_by_default(runner: CliRunner, tmp_path: Path) -> None:
@@ -65,6 +68,21 @@ def test_token_for_every_model_by_default(runner: CliRunner, tmp_path: Path) -> 
     )
 
     assert verify(result.stdout.strip(), tmp_path / "x").models is None
+
+
+def test_token_is_refused_where_nobody_would_believe_it(runner: CliRunner, tmp_path: Path) -> None:
+    """With other issuers configured the local one is off, and the message says how to have both."""
+    config = tmp_path / "issuers.yaml"
+    issuer = "{name: 'https://a.example.com', audiences: [serving], keys_file: keys.json}"
+    arguments = ["token", "--subject", "me", "--role", "caller", "--config", str(config)]
+    for more, code in (("", 1), (", local_issuer: true", 0)):
+        config.write_text(f"access: {{issuers: [{issuer}]{more}}}\n")
+        result = runner.invoke(app, arguments)
+        assert (result.exit_code == 0) == (code == 0)
+        if code:
+            assert "access.local_issuer: true switches it on" in str(
+                result.exception or result.output
+            )
 
 
 def test_token_before_the_first_start_keeps_its_folder_private(

@@ -1,47 +1,15 @@
-import json
-import runpy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]  # it ships no types
 import pytest
-import tritonclient.http as triton  # type: ignore[import-untyped]  # neither does it
-from numpy.typing import NDArray
+import tritonclient.http as triton  # type: ignore[import-untyped]  # it ships no types
 
 from serving.core.tensors import DTYPES
-from serving.registry.folder import DEFAULT_MODELS_DIR
+from tests.clients.samples import MODELS, assert_same, sample_and_answer
 from tests.instances import Instance
 
-MODELS = ("census-employment", "image-orientation", "file-type", "sentence-embedding")
-RELATIVE, ABSOLUTE = 1e-4, 1e-6
-
-Tensors = dict[str, NDArray[Any]]
-
-
-def sample_of(model: str) -> Tensors:
-    """The rows beside the model, as its own example prepares them."""
-    folder = DEFAULT_MODELS_DIR / model
-    request = folder / "samples" / "request.json"
-    if request.exists():
-        return {
-            tensor["name"]: np.array(tensor["data"], DTYPES[tensor["datatype"]]).reshape(
-                tensor["shape"]
-            )
-            for tensor in json.loads(request.read_text())["inputs"]
-        }
-    prepare = runpy.run_path(str(folder / "prepare.py"))
-    page = prepare["read_image"](folder / "samples" / "page.pgm")
-    return {"x": np.concatenate([prepare["prepare"](np.rot90(page, turn)) for turn in (0, 1)])}
-
-
-def run_directly(model: str, inputs: Tensors) -> Tensors:
-    """What ONNX Runtime answers without any of us."""
-    artifact: Path = DEFAULT_MODELS_DIR / model / "1.onnx"
-    session = onnxruntime.InferenceSession(artifact, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @pytest.fixture
@@ -61,23 +29,17 @@ def test_triton_client_gets_what_onnx_runtime_answers(
     client: Any, headers: dict[str, str], model: str, binary: bool
 ) -> None:
     """Every demo model, both encodings: the answers of a client that was not written for us."""
-    if not (DEFAULT_MODELS_DIR / model / "1.onnx").exists():
-        pytest.skip(f"the weights of {model} are not here; see its fetch.py")
-    rows = sample_of(model)
-    expected = run_directly(model, rows)
-    datatype = {dtype: name for name, dtype in DTYPES.items()}
+    rows, expected = sample_and_answer(model)
     inputs = []
     for name, array in rows.items():
-        inputs.append(triton.InferInput(name, array.shape, datatype[array.dtype]))
+        inputs.append(triton.InferInput(name, array.shape, DATATYPES[array.dtype]))
         inputs[-1].set_data_from_numpy(array, binary_data=binary)
     outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in expected]
 
     answer = client.infer(model, inputs, outputs=outputs, headers=headers)
 
     for name, array in expected.items():
-        got = answer.as_numpy(name)
-        assert (got.dtype, got.shape) == (array.dtype, array.shape)
-        np.testing.assert_allclose(got, array, rtol=RELATIVE, atol=ABSOLUTE)
+        assert_same(answer.as_numpy(name), array)
 
 
 def test_triton_client_asks_for_health_and_metadata(client: Any, headers: dict[str, str]) -> None:

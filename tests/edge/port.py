@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from serving.access.tokens import Authenticator
+from serving.access.tokens import ApiKeyCheck, Authenticator
 from serving.core.batches import BatchAnswer, BatchPart, RowFailure, TensorBlock
 from serving.core.models import Digest, ModelName, ModelVersion, VersionName
 from serving.core.principals import Role
-from serving.core.tensors import NAMES, Array, TensorSpecification
+from serving.core.tensors import Array, TensorSpecification
 from serving.core.traffic import Snapshot, TrafficPolicy
 from serving.edge.connection import Connection
 from serving.edge.http import HttpServer
 from serving.edge.rest import RestApplication
 from serving.errors import ServingError
-from serving.gateway.batching import Frame
+from serving.gateway.forming import Frame
 from serving.settings import AccessSettings, HttpSettings
 from tests.edge.wire import Answer, MemoryTransport, parse_answers, request
 from tests.gateway.stand import Stand, a_stand
@@ -89,12 +89,7 @@ class FunctionLink:
                 batch.rows, (), parts, dict.fromkeys(range(batch.rows), self._function)
             )
         outputs = self._function([tensor.array(batch.rows) for tensor in batch.tensors])
-        blocks = [
-            TensorBlock(
-                NAMES[output.dtype], output.shape[1:], [np.ascontiguousarray(output).tobytes()]
-            )
-            for output in outputs
-        ]
+        blocks = [TensorBlock.of(np.ascontiguousarray(output)) for output in outputs]
         return BatchAnswer(batch.rows, tuple(blocks), parts)
 
 
@@ -106,21 +101,28 @@ class InferencePort:
         folder: Path,
         *versions: ModelVersion,
         function: Function | RowFailure = list,
+        api_keys: ApiKeyCheck | None = None,
         **groups: object,
     ) -> None:
-        self.stand: Stand = a_stand(folder, **groups)
+        self.stand: Stand = a_stand(folder, api_keys=api_keys, **groups)
         self.refusals: list[ServingError] = []
         self.unready: str | None = None
         self.replica = FunctionLink(function)
         self.serve(*versions)
-        application = RestApplication(
+        self.application = RestApplication(
             self.stand.pipeline,
-            authenticator=Authenticator(self.stand.issuer.public_keys, AccessSettings()),
+            authenticator=Authenticator(
+                [self.stand.issuer.trusted], AccessSettings(), api_keys=api_keys
+            ),
             readiness=self,
+            metrics=self.stand.metrics,
+            limits=HttpSettings(),
             now_s=lambda: self.stand.clock.wall_ns() / 1e9,
             refused=self.refusals.append,
         )
-        self.server = HttpServer(application, limits=HttpSettings(), refused=self.refusals.append)
+        self.server = HttpServer(
+            self.application, limits=HttpSettings(), refused=self.refusals.append
+        )
 
     def not_ready(self) -> str | None:
         return self.unready
@@ -160,6 +162,12 @@ class InferencePort:
     def get(self, target: str, *headers: str, role: Role = Role.CALLER) -> Answer:
         """With a token of that role."""
         return self.ask(request("GET", target, self.token(role=role), *headers))
+
+    def post(
+        self, target: str, body: bytes = b"", *headers: str, role: Role = Role.CALLER
+    ) -> Answer:
+        """With a token of that role."""
+        return self.ask(request("POST", target, self.token(role=role), *headers, body=body))
 
     def infer(
         self,

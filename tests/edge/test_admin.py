@@ -9,12 +9,14 @@ import msgspec
 import pytest
 
 from serving.access.issuer import LocalIssuer
+from serving.access.permissions import CONTROL
 from serving.access.tokens import Authenticator
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
 from serving.core.traffic import Snapshot
-from serving.edge.admin import MAX_WAIT_S, ControlRoutes, introspection_routes
+from serving.edge.admin import ControlRoutes, introspection_routes
 from serving.edge.http import HttpServer
+from serving.edge.queries import MAX_WAIT_S
 from serving.edge.routes import Router
 from serving.inference.registration import PhaseReport, Renewal
 from serving.settings import AccessSettings, HttpSettings
@@ -64,11 +66,12 @@ async def client(plane: NotedPlane, issuer: LocalIssuer) -> AsyncIterator[httpx.
     """A caller of the control port."""
     routes = ControlRoutes(
         plane,
-        authentication=Authenticator(issuer.public_keys, AccessSettings()),
+        authentication=Authenticator([issuer.trusted], AccessSettings()),
         secret=SECRET,
         clock=SystemClock(),
     )
-    server = HttpServer(Router(routes.routes()), limits=HttpSettings())
+    router = Router(routes.routes(), identify=routes.identify, permissions=CONTROL)
+    server = HttpServer(router, limits=HttpSettings())
     port = await server.listen(host="127.0.0.1", port=0)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=False) as client:  # noqa: S501 - no TLS here
         yield client
@@ -165,7 +168,7 @@ async def test_replica_can_leave_and_tell_its_phase(
 async def test_every_route_is_closed_to_strangers_and_callers(
     client: httpx.AsyncClient, issuer: LocalIssuer, plane: NotedPlane, route: str
 ) -> None:
-    """No credential and a wrong secret are 401; a caller's token opens nothing here."""
+    """No credential and a wrong secret are 401, a caller's token is 403."""
     method, path = route.split()
     caller = issuer.issue(subject="me", roles=[Role.CALLER])
     wrong = [{}, {"Authorization": f"Bearer {secrets.token_hex(32)}"}]
@@ -174,7 +177,7 @@ async def test_every_route_is_closed_to_strangers_and_callers(
     answer = await client.request(method, path, headers={"Authorization": f"Bearer {caller}"})
 
     assert strangers == [401, 401]
-    assert answer.status_code == (403 if path == "/v1/status" else 401)
+    assert answer.status_code == 403
     assert plane.calls == []
 
 
@@ -187,7 +190,7 @@ async def test_operators_token_opens_the_status_only(
     status = await client.get("/v1/status", headers=headers)
     snapshot = await client.get("/internal/snapshot", headers=headers)
 
-    assert (status.status_code, status.json(), snapshot.status_code) == (200, {"epoch": 5}, 401)
+    assert (status.status_code, status.json(), snapshot.status_code) == (200, {"epoch": 5}, 403)
 
 
 async def test_own_processes_may_read_the_status(client: httpx.AsyncClient) -> None:

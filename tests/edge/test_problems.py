@@ -45,6 +45,16 @@ def test_wrong_method_is_told_the_right_ones() -> None:
     assert answer.headers["allow"] == "GET"
 
 
+def test_wrong_encoding_is_told_the_right_ones() -> None:
+    """415 for a content coding names those that are understood; for a media type it names none."""
+    encoding = parse(problem(errors.EncodingUnsupported("send it as it is")))
+    media = parse(problem(errors.MediaTypeUnsupported("send JSON")))
+
+    assert_problem(encoding, 415, "unsupported_encoding")
+    assert encoding.headers["accept-encoding"] == "gzip, deflate, zstd"
+    assert "accept-encoding" not in media.headers
+
+
 def test_known_id_is_the_request_id() -> None:
     """A request that has a prediction id is named by it; others get ids of their own."""
     error = ServingError("")

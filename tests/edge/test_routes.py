@@ -3,9 +3,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from serving.access.authorization import may
+from serving.access.permissions import Door
+from serving.core.principals import Action, Principal, Role
 from serving.edge.heads import parse_head
-from serving.edge.routes import Reply, Request, Route, Router
-from serving.errors import NotReady
+from serving.edge.routes import NOBODY, Headers, Reply, Request, Route, Router
+from serving.errors import NotReady, ServingError, Unauthenticated
 from serving.settings import HttpSettings
 from tests.edge.wire import Answer, assert_problem, parse_answers, request, turn
 
@@ -85,7 +88,7 @@ def test_route_gets_headers_and_body() -> None:
         *("/things/a%2Fparts%2Fb/x", "/%ef%bc%8e%ef%bc%8e/things", "/%c0%ae%c0%ae/things"),
     ],
 )
-def test_ht_12_what_is_no_route_is_not_found(target: str) -> None:
+def test_what_is_no_route_is_not_found(target: str) -> None:
     """Nothing but the exact path is a route; an encoded slash never makes another one."""
     answer = ask(Router(ROUTES), "GET", target).answer
 
@@ -100,7 +103,7 @@ def test_encoded_slash_stays_in_its_segment() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "TRACE", "CONNECT", "DELETE", "HEAD", "OPTIONS"])
-def test_ht_11_wrong_method_is_told_the_right_ones(method: str) -> None:
+def test_wrong_method_is_told_the_right_ones(method: str) -> None:
     """A path that exists under other methods answers 405 and names them."""
     answer = ask(Router(ROUTES), method, "/things/a").answer
 
@@ -189,3 +192,110 @@ async def test_long_poll_ends_when_its_client_goes(turns: int) -> None:
 async def forever() -> Reply:
     await asyncio.Event().wait()
     return Reply(200)
+
+
+async def test_every_refusal_is_told_once_to_who_counts() -> None:
+    """Whatever is answered with an error, at once or later, is counted once; answers are not."""
+    counted: list[ServingError] = []
+    routes = [Route("GET", "/fail", fail), Route("GET", "/later", fail_later), *ROUTES]
+    router = Router(routes, refused=counted.append)
+
+    for method, target in (("GET", "/nothing"), ("PUT", "/things"), ("GET", "/fail")):
+        ask(router, method, target)
+    ask(router, "GET", "/later")
+    ask(router, "GET", "/things")
+    await turn()
+
+    codes = [error.code for error in counted]
+    assert codes == ["not_found", "method_not_allowed", "internal", "internal"]
+
+
+def stranger(_headers: Headers) -> Principal:
+    raise Unauthenticated("who are you?")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "OPTIONS", "PATCH"])
+@pytest.mark.parametrize("target", ["/things", "/things/a", "/nothing", "/THINGS", "/things/", "/"])
+def test_strangers_do_not_learn_what_is_there(method: str, target: str) -> None:
+    """Who is not known is told so for every path and method, there or not."""
+    permissions = {(route.method, route.path): Door.KNOWN for route in ROUTES}
+    router = Router(ROUTES, identify=stranger, permissions=permissions)
+    answer = ask(router, method, target).answer
+
+    assert_problem(answer, 401, "unauthenticated")
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 405)])
+def test_open_route_asks_nobody(method: str, status: int) -> None:
+    """A route that says so is for everybody; which methods it takes is no secret either."""
+    routes = [Route("GET", "/open", describe, is_open=True)]
+
+    router = Router(routes, identify=stranger, permissions={("GET", "/open"): Door.OPEN})
+
+    assert ask(router, method, "/open").answer.status == status
+
+
+def test_route_is_told_who_asks() -> None:
+    """What the door found out reaches the route; without a door it is nobody, who may nothing."""
+    ada = Principal("ada", frozenset({Role.CALLER}))
+    seen: list[Principal] = []
+
+    def keep(asked: Request) -> Reply:
+        seen.append(asked.principal)
+        return Reply(204)
+
+    routes = [Route("GET", "/", keep)]
+    known = {("GET", "/"): Door.KNOWN}
+    ask(Router(routes, identify=lambda _headers: ada, permissions=known), "GET", "/")
+    ask(Router(routes), "GET", "/")
+
+    assert seen == [ada, NOBODY]
+    assert not [action for action in Action if may(NOBODY, action, "m")]
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    [None, {}, {("POST", "/"): Door.KNOWN}, {("GET", "/"): Door.OPEN}, {("GET", "/x"): Door.KNOWN}],
+)
+def test_az_01_router_is_not_built_over_a_route_without_a_fitting_permission(
+    permissions: dict[tuple[str, str], Door] | None,
+) -> None:
+    """What the table of permissions does not have, or calls open when it is not, never serves."""
+    routes = [Route("GET", "/", describe)]
+
+    with pytest.raises(ValueError, match="This is a bug"):
+        Router(routes, identify=stranger, permissions=permissions)
+
+
+@pytest.mark.parametrize(("role", "status"), [(Role.CALLER, 403), (Role.OPERATOR, 200)])
+def test_route_needs_its_permission(role: Role, status: int) -> None:
+    """A known caller passes with a role that has the permission, and is told 403 otherwise."""
+    ada = Principal("ada", frozenset({role}))
+    routes = [Route("GET", "/", describe)]
+    router = Router(
+        routes,
+        identify=lambda _headers: ada,
+        permissions={("GET", "/"): Action.READ_STATUS},
+    )
+
+    assert ask(router, "GET", "/").answer.status == status
+
+
+@pytest.mark.parametrize("query", ["api_key=x", "a=1&Access_Token=", "x=svk_1", "X-API-KEY=1"])
+def test_az_11_credential_in_the_url_is_refused(query: str) -> None:
+    """401 whoever asks, even with a good credential beside it."""
+    ada = Principal("ada", frozenset(Role))
+    router = Router(
+        [Route("GET", "/", describe)],
+        identify=lambda _headers: ada,
+        permissions={("GET", "/"): Door.KNOWN},
+    )
+
+    assert_problem(ask(router, "GET", f"/?{query}").answer, 401, "unauthenticated")
+
+
+def test_first_route_that_fits_is_taken() -> None:
+    """A path with a name in it stands behind the exact one."""
+    exact = Route("GET", "/things/all", lambda _request: Reply(200, b"all"))
+
+    assert ask(Router([exact, *ROUTES]), "GET", "/things/all").answer.body == b"all"

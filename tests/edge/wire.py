@@ -20,6 +20,7 @@ from serving.edge.connection import LINGER_S, Application, Connection, Responder
 from serving.edge.heads import Head
 from serving.edge.http import HttpServer
 from serving.edge.problems import response
+from serving.edge.tls import ServerTls
 from serving.errors import ServingError
 from serving.settings import HttpSettings
 
@@ -136,6 +137,7 @@ class Served:
         *,
         new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
         linger_s: float = LINGER_S,
+        tls: ServerTls | None = None,
         **limits: Any,
     ) -> None:
         self.port = 0
@@ -146,6 +148,7 @@ class Served:
             application, limits=HttpSettings(**limits), refused=self.refusals.append
         )
         self._server.deadlines_s[State.LINGER] = linger_s
+        self._tls = tls
         self._new_loop = new_loop
         self._loop: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = threading.Thread(target=self._run)
@@ -166,6 +169,10 @@ class Served:
     @property
     def connections(self) -> int:
         return self._server.connections
+
+    @property
+    def failed_handshakes(self) -> int:
+        return self._server.failed_handshakes
 
     def connect(self) -> "Client":
         return Client(self.port)
@@ -195,7 +202,8 @@ class Served:
     def _run(self) -> None:
         loop = self._new_loop()
         loop.set_exception_handler(lambda _loop, context: self.failures.append(context))
-        self.port = loop.run_until_complete(self._server.listen(host="127.0.0.1", port=0))
+        listening = self._server.listen(host="127.0.0.1", port=0, tls=self._tls)
+        self.port = loop.run_until_complete(listening)
         self._loop.set_result(loop)
         loop.run_forever()
         loop.close()
@@ -270,7 +278,7 @@ class Client:
         """The next answer."""
         while b"\r\n\r\n" not in self._received:
             self._read()
-        length = re.search(rb"\r\nContent-Length: (\d+)\r\n", self._received)
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)\r\n", self._received)
         wanted = int(length[1]) if length and not bodiless else 0
         while len(self._received.partition(b"\r\n\r\n")[2]) < wanted:
             self._read()
@@ -283,6 +291,12 @@ class Client:
             self._received += data
         rest, self._received = self._received, b""
         return rest
+
+    def has_ended(self) -> bool:
+        """Whether nothing more follows what was received; waits for the next bytes or the end."""
+        if not self._received:
+            self._received = self._socket.recv(65536)
+        return not self._received
 
     def is_cut(self) -> bool:
         """Whether the connection ends without another byte."""
@@ -308,11 +322,25 @@ class MemoryTransport(asyncio.Transport):
         self.aborted = False
         self.shut = False
         self.reading = True
-        self._protocol: asyncio.Protocol | None = None
+        self._protocol: asyncio.BaseProtocol | None = None
 
     def serve(self, protocol: asyncio.Protocol) -> None:
         self._protocol = protocol
         protocol.connection_made(self)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def receive(self, data: bytes) -> None:
+        """Hands `data` to whatever protocol reads now, as the loops do."""
+        while isinstance(self._protocol, asyncio.BufferedProtocol) and data:
+            place = memoryview(self._protocol.get_buffer(-1))
+            count = min(len(place), len(data))
+            place[:count] = data[:count]
+            self._protocol.buffer_updated(count)
+            data = data[count:]
+        if data and isinstance(self._protocol, asyncio.Protocol):
+            self._protocol.data_received(data)
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
         assert not self.shut
@@ -326,6 +354,9 @@ class MemoryTransport(asyncio.Transport):
         self.full = False
         if self._protocol is not None:
             self._protocol.resume_writing()
+
+    def can_write_eof(self) -> bool:
+        return True
 
     def write_eof(self) -> None:
         self.shut = True
@@ -357,7 +388,7 @@ async def converse(server: HttpServer, segments: Iterable[bytes]) -> MemoryTrans
         if transport.closed:
             break
         if segment:
-            connection.data_received(segment)
+            transport.receive(segment)
         else:
             await asyncio.sleep(0)
     await turn()

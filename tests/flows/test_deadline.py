@@ -1,4 +1,7 @@
+import asyncio
+
 from serving.core.predictions import Fate
+from serving.gateway.pace import FORGOTTEN_NS
 from tests.catalogue import SLOW
 from tests.places import Place, a_row
 
@@ -37,3 +40,21 @@ async def test_header_names_a_deadline_too(place: Place) -> None:
         answer = await client.post("/v2/models/twin/infer", json=a_row(SLOW))
 
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+
+
+async def test_deadline_that_no_run_can_keep_is_refused_at_once(place: Place) -> None:
+    """Once the model is known to take tenths of a second, a hundredth is not waited for: no place in a
+    batch, and no prediction id, because there is no record."""
+    async with place.client() as client:
+        # Runs of other rows were short, and that is forgotten when nothing came for a second.
+        await asyncio.sleep(FORGOTTEN_NS / 1e9 + 0.2)
+        await client.post("/v2/models/twin/infer", json=a_row(SLOW, timeout=20_000_000))
+        hopeless = a_row(SLOW, timeout=10_000)
+        codes, recorded = [], []
+        for _ in range(5):  # It is known within a sweep; until then a request finds out by itself.
+            answer = await client.post("/v2/models/twin/infer", json=hopeless)
+            codes.append((answer.status_code, answer.json()["code"]))
+            recorded.append("-" in answer.json()["request_id"])
+
+    assert set(codes) == {(504, "deadline_exceeded")}
+    assert not all(recorded)

@@ -24,7 +24,7 @@ REFUSED = {
     "data_shape_mismatch": (400, INFER, tensor(data=[1])),
     "dtype_mismatch": (400, INFER, tensor(datatype="INT64")),
     "value_out_of_range": (400, INFER, tensor(data=[1, 1e300])),
-    "invalid_request": (400, INFER, tensor(name="other")),
+    "invalid_request": (400, INFER, tensor() | {"outputs": [{"name": "other"}]}),
     "model_not_found": (404, "/v2/models/tripler/infer", tensor()),
     "forbidden": (403, CANDIDATE, tensor()),
 }

@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from serving.access.certificates import Credential
 from serving.access.issuer import LocalIssuer
-from serving.access.tokens import Authenticator
+from serving.access.tokens import ApiKeyCheck, Authenticator
 from serving.core.batches import BatchAnswer, BatchPart, RowBatch, RowFailure, TensorBlock
 from serving.core.clock import ManualClock
 from serving.core.models import ModelName, ModelVersion, VersionName
@@ -22,8 +24,9 @@ from serving.core.principals import Role
 from serving.core.tensors import NAMES, Array, TensorSpecification
 from serving.core.traffic import Snapshot, TrafficPolicy
 from serving.errors import ServingError
-from serving.gateway.batching import Frame, Outcomes, VersionQueue
+from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call, InferenceRequest, ShapeKey
+from serving.gateway.forming import Frame, Outcomes
 from serving.gateway.pipeline import Pipeline
 from serving.gateway.telemetry import CallTelemetry
 from serving.predictionlog.format import Definition
@@ -120,7 +123,7 @@ class MemoryLog:
 
 
 class MemoryLink:
-    """A link to a replica that runs `function` when told; fits `gateway.batching.ReplicaLink`."""
+    """A link to a replica that runs `function` when told; fits `gateway.forming.ReplicaLink`."""
 
     def __init__(
         self, function: Callable[[Array], Array] = doubled, *, allowed_frames: int = 2
@@ -205,11 +208,13 @@ class Client:
         version: str | None = None,
         timeout_s: float | None = None,
         vetted: bool = True,
+        priority: int = 0,
     ) -> None:
-        self.authorization: bytes | None = f"Bearer {token}".encode()
+        self.authorization: Credential = f"Bearer {token}".encode()
         self.model: str = DOUBLER.model
         self.version = version
         self.traceparent: bytes | None = None
+        self.timeout_s: float | None = None
         self.undecodable: Exception | None = None
         self.unencodable: Exception | None = None
         self.answers: list[list[float]] = []
@@ -225,6 +230,7 @@ class Client:
             vetted=vetted,
             timeout_s=timeout_s,
             wanted=None,
+            priority=priority,
         )
 
     def decode(self, version: ModelVersion) -> InferenceRequest:
@@ -278,6 +284,12 @@ class Telling:
 
     def expired(self, call: Call) -> None:
         self._end("expired", call)
+
+    def hopeless(self, call: Call) -> None:
+        self._end("hopeless", call)
+
+    def shed(self, call: Call) -> None:
+        self._end("shed", call)
 
     def exhausted(self, call: Call) -> None:
         self._end("exhausted", call)
@@ -342,7 +354,7 @@ class Stand:
         self.turns.run()
 
 
-def a_stand(folder: Path, **groups: object) -> Stand:
+def a_stand(folder: Path, *, api_keys: ApiKeyCheck | None = None, **groups: Any) -> Stand:
     """A pipeline over `DOUBLER`, shadowed by `CANDIDATE`. groups: settings, such as `shadow=…`."""
     settings = Settings.model_validate(groups)
     clock = ManualClock()
@@ -355,6 +367,7 @@ def a_stand(folder: Path, **groups: object) -> Stand:
         return VersionQueue(
             version,
             settings=settings.channel,
+            admission=settings.admission,
             clock=clock,
             outcomes=pipeline,
             call_soon=turns.call_soon,
@@ -362,7 +375,7 @@ def a_stand(folder: Path, **groups: object) -> Stand:
 
     pipeline = Pipeline(
         settings,
-        authenticator=Authenticator(issuer.public_keys, settings.access),
+        authenticator=Authenticator([issuer.trusted], settings.access, api_keys=api_keys),
         log=log,
         telemetry=CallTelemetry(
             metrics,
@@ -408,9 +421,14 @@ def a_queue(
     **channel: int,
 ) -> VersionQueue:
     """A queue alone. channel: settings, such as `max_frame_rows=4`."""
-    settings = Settings.model_validate({"channel": channel}).channel
+    settings = Settings.model_validate({"channel": channel})
     return VersionQueue(
-        version, settings=settings, clock=clock, outcomes=outcomes, call_soon=turns.call_soon
+        version,
+        settings=settings.channel,
+        admission=settings.admission,
+        clock=clock,
+        outcomes=outcomes,
+        call_soon=turns.call_soon,
     )
 
 

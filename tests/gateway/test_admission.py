@@ -60,13 +60,40 @@ def test_full_queue_refuses_now(admission: Admission) -> None:
 def test_bytes_bound_memory_whatever_the_rows(admission: Admission) -> None:
     """Inputs at their limit in bytes refuse the next request."""
     share = admission.admit("ada", "m", 0)
-    admission.in_flight_bytes += 100
+    admission.hold(100)
     with pytest.raises(Overloaded):
         admission.admit("ada", "m", 0)
 
     admission.release(share, "m", 100)
 
     assert admission.admit("ada", "m", 0).in_flight == 1
+
+
+def test_request_that_does_not_fit_is_refused(admission: Admission) -> None:
+    """One byte too many is refused and counts for nothing; what fits is let in (OV-07)."""
+    admission.admit("ada", "m", 0)
+    admission.hold(60)
+    with pytest.raises(Overloaded, match="memory"):
+        admission.hold(41)
+
+    admission.hold(40)
+
+    assert admission.in_flight_bytes == 100
+
+
+def test_pressure_begins_at_half_of_any_limit(admission: Admission) -> None:
+    """Before anybody is refused there is a time in which what nobody waits for is left out."""
+    assert not admission.pressed("m")
+    share = admission.admit("ada", "m", 0)
+    assert not admission.pressed("m")
+    admission.hold(51)
+    assert admission.pressed("m")
+
+    admission.release(share, "m", 51)
+    admission.admit("ada", "m", 0)
+    admission.admit("bob", "m", 0)
+
+    assert admission.pressed("m")
 
 
 def test_refused_request_takes_no_place(admission: Admission) -> None:
@@ -98,14 +125,20 @@ def test_everything_admitted_can_be_given_back(
     for come, caller, model, size in steps:
         if come:
             try:
-                inside.append((admission.admit(caller, model, 0), model, size))
+                share = admission.admit(caller, model, 0)
             except ServingError:
                 continue
-            admission.in_flight_bytes += size
+            try:
+                admission.hold(size)
+            except Overloaded:
+                inside.append((share, model, 0))
+            else:
+                inside.append((share, model, size))
         elif inside:
             admission.release(*inside.pop(0))
         callers = [share.subject for share, _, _ in inside]
         assert admission.in_flight == len(inside) <= 3
+        assert admission.in_flight_bytes <= 100
         assert max([callers.count(each) for each in callers], default=0) <= 2
     for each in inside:
         admission.release(*each)

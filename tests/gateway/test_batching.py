@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from serving.core.batches import BatchAnswer, BatchPart, RowFailure
 from serving.core.clock import ManualClock
 from serving.core.models import ModelVersion
 from serving.gateway.batching import MAX_ATTEMPTS, VersionQueue
@@ -20,6 +21,8 @@ from tests.gateway.stand import (
     Turns,
     a_queue,
     a_request,
+    answer_to,
+    doubled,
 )
 
 NAN = math.nan
@@ -47,7 +50,7 @@ class Bench:
         """A call that waits in the queue."""
         request = a_request(value, rows=rows, columns=columns, vetted=vetted)
         call = Call(self.stand.pipeline, self.queue, request, b"ada")
-        call.arrived_ns = self.clock.monotonic_ns()
+        call.arrived_ns = call.since_ns = self.clock.monotonic_ns()
         call.deadline_ns = call.arrived_ns + round(timeout_s * 1e9)
         self.queue.append(call)
         return call
@@ -177,6 +180,17 @@ def test_only_rows_of_one_shape_share_a_frame(make_bench: MakeBench) -> None:
     assert values(link) == [[1, 2], [3], [4]]
 
 
+def test_rows_that_are_not_batched_travel_alone(make_bench: MakeBench) -> None:
+    """Their answers may have different shapes, and a frame's answer has one."""
+    bench = make_bench(version=replace(DOUBLER, batched=False))
+    link = bench.link()
+    bench.calls(1, 2, 3)
+
+    bench.turns.run()
+
+    assert [frame.batch.rows for frame in link.frames] == [1, 1]
+
+
 def test_replica_with_the_fewest_outstanding_rows_is_chosen(bench: Bench) -> None:
     """Load goes where least is waiting, by rows and not by frames."""
     first, second = bench.link(), bench.link()
@@ -201,8 +215,8 @@ def test_replica_without_a_credit_is_left_out(bench: Bench) -> None:
     assert (full.sent, values(free)) == ([], [[1]])
 
 
-def test_frame_names_the_latest_deadline_and_when_it_was_sent(bench: Bench) -> None:
-    """The replica may drop a frame when nobody in it can use an answer any more."""
+def test_frame_names_the_first_deadline_and_when_it_was_sent(bench: Bench) -> None:
+    """The replica runs a frame only while everybody in it can use an answer."""
     link = bench.link()
     bench.clock.advance(10)
     bench.call(1, timeout_s=0.5)
@@ -210,7 +224,7 @@ def test_frame_names_the_latest_deadline_and_when_it_was_sent(bench: Bench) -> N
 
     bench.turns.run()
 
-    assert (link.sent[0].budget_us, link.sent[0].sent_us) == (2_000_000, 10_000_000)
+    assert (link.sent[0].budget_us, link.sent[0].sent_us) == (500_000, 10_000_000)
 
 
 def test_frame_links_its_sampled_calls(bench: Bench) -> None:
@@ -295,6 +309,145 @@ def test_sweep_looks_at_every_replica(bench: Bench) -> None:
     bench.queue.sweep(17)
 
     assert [link.checks for link in links] == [[17], [17]]
+
+
+# -- calls that came too late ----------------------------------------------------------------------
+
+
+def run_for(link: MemoryLink, run_us: int) -> None:
+    """Answers the oldest frame as if the model had run for so long."""
+    frame = link.frames.pop(0)
+    link.outstanding_rows -= frame.batch.rows
+    answer = answer_to(frame.batch, doubled, {})
+    rows = frame.batch.rows
+    frame.answered(replace(answer, parts=(BatchPart(rows, 5, rows, 0, 0, run_us),)))
+
+
+def expire(link: MemoryLink) -> None:
+    """Hands the oldest frame back, as a replica does that comes to it too late."""
+    frame = link.frames.pop(0)
+    rows = frame.batch.rows
+    link.outstanding_rows -= rows
+    failures = dict.fromkeys(range(rows), RowFailure.EXPIRED)
+    frame.answered(BatchAnswer(rows, (), (BatchPart(rows, 0, 0, 0, 0, 0),), failures))
+
+
+def learn(bench: Bench, link: MemoryLink, *, run_us: int) -> None:
+    """A call is answered, and the queue knows how long a run takes."""
+    bench.call(0)
+    bench.turns.run()
+    run_for(link, run_us)
+    bench.queue.sweep(bench.clock.monotonic_ns())
+
+
+def test_call_that_expired_is_not_sent(bench: Bench) -> None:
+    """When the frame forms its time is over: it is told so, and its neighbour travels."""
+    early, late = bench.call(1, timeout_s=1), bench.call(2, timeout_s=3)
+    bench.clock.advance(2)
+    link = bench.link()
+    bench.turns.run()
+
+    assert (bench.told(early), bench.told(late), values(link)) == (["hopeless"], [], [[2]])
+    assert bench.queue.queued_rows == 0
+
+
+def test_call_that_cannot_be_answered_in_time_is_not_sent(bench: Bench) -> None:
+    """A run takes 20 ms: whoever has 10 left is told now, and wastes no place in a batch."""
+    link = bench.link()
+    learn(bench, link, run_us=20_000)
+    early, late = bench.call(1, timeout_s=0.01), bench.call(2, timeout_s=0.03)
+
+    bench.turns.run()
+
+    assert (bench.told(early), bench.told(late), values(link)) == (["hopeless"], [], [[0], [2]])
+
+
+def test_frame_that_came_too_late_costs_only_those_without_time(bench: Bench) -> None:
+    """The replica did not run it: who has time left travels again, before all others."""
+    link = bench.link(allowed_frames=1)
+    early, late = bench.call(1, timeout_s=1), bench.call(2, timeout_s=3)
+    bench.turns.run()
+    after = bench.call(3, timeout_s=3)
+    bench.clock.advance(1.5)
+
+    expire(link)
+    bench.turns.run()
+
+    assert values(link) == [[1, 2], [2, 3]]
+    assert [bench.told(call) for call in (early, late, after)] == [["answered"], [], []]
+    assert bench.telling.answers[0][1].failures[0] is RowFailure.EXPIRED
+
+
+def test_call_that_waits_for_too_long_is_shed(bench: Bench) -> None:
+    """A wait of a tenth of a second with a replica up ends with a refusal, not with a late answer."""
+    link = bench.link(allowed_frames=1)
+    learn(bench, link, run_us=20_000)
+    running = bench.call(1)
+    bench.turns.run()
+    waiting = bench.call(2)
+
+    bench.clock.advance(0.09)
+    bench.queue.sweep(bench.clock.monotonic_ns())
+    assert bench.told(waiting) == []
+    bench.clock.advance(0.02)
+    bench.queue.sweep(bench.clock.monotonic_ns())
+
+    assert (bench.told(running), bench.told(waiting)) == ([], ["shed"])
+    assert bench.queue.queued_rows == 0
+
+
+def test_wait_without_a_replica_is_not_counted(bench: Bench) -> None:
+    """Who waited for a replica to come back is served, not shed at once."""
+    link = bench.link(allowed_frames=1)
+    learn(bench, link, run_us=20_000)
+    link.abort()
+    bench.queue.links.remove(link)
+    calls = [bench.call(value) for value in (1, 2)]
+    for _ in range(5):
+        bench.clock.advance(0.1)
+        bench.queue.sweep(bench.clock.monotonic_ns())
+    fresh = bench.link(allowed_frames=0)
+    bench.clock.advance(0.05)
+    bench.queue.sweep(bench.clock.monotonic_ns())
+
+    assert [bench.told(call) for call in calls] == [[], []]
+    assert fresh.sent == []
+
+
+def test_copies_have_all_the_time_they_were_given(bench: Bench) -> None:
+    """Nobody waits for a copy: it is not shed, it ends by its own deadline."""
+    link = bench.link(allowed_frames=1)
+    learn(bench, link, run_us=20_000)
+    bench.call(1)
+    bench.turns.run()
+    copy = bench.call(2, timeout_s=5)
+    copy.shadow_of = 1
+
+    bench.clock.advance(1)
+    bench.queue.sweep(bench.clock.monotonic_ns())
+
+    assert bench.told(copy) == []
+
+
+def test_before_the_first_answer_nobody_is_shed(bench: Bench) -> None:
+    """A model may take its time for its first run."""
+    bench.link(allowed_frames=0)
+    call = bench.call(1, timeout_s=10)
+
+    bench.clock.advance(5)
+    bench.queue.sweep(bench.clock.monotonic_ns())
+
+    assert bench.told(call) == []
+
+
+def test_oldest_wait_is_told(bench: Bench) -> None:
+    """For those who look at the queue from outside."""
+    assert bench.queue.oldest_s == 0
+    bench.call(1)
+    bench.clock.advance(0.25)
+    bench.call(2)
+
+    assert bench.queue.oldest_s == pytest.approx(0.25)
 
 
 # -- replicas that left ----------------------------------------------------------------------------

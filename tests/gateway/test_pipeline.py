@@ -10,6 +10,7 @@ from serving.core.predictions import Fate
 from serving.core.principals import Role
 from serving.errors import (
     CallerLimitReached,
+    DeadlineExceeded,
     Forbidden,
     LogStorageFull,
     LogUnavailable,
@@ -245,6 +246,12 @@ def waits_too_long(stand: Stand, client: Client) -> None:
     stand.pass_time(1.01)
 
 
+def comes_too_late(stand: Stand, client: Client) -> None:
+    stand.send(client)
+    stand.clock.advance(1.01)
+    stand.connect(MemoryLink())
+
+
 def runs_too_long(stand: Stand, client: Client) -> None:
     link = stand.connect(MemoryLink())
     stand.send(client)
@@ -314,6 +321,7 @@ ENDINGS = {
         fails_with(RowFailure.EXPIRED), Fate.TIMEOUT, "deadline_exceeded"
     ),
     "waits too long": Ending(waits_too_long, Fate.TIMEOUT, "deadline_exceeded"),
+    "comes too late": Ending(comes_too_late, Fate.TIMEOUT, "deadline_exceeded"),
     "runs too long": Ending(runs_too_long, Fate.TIMEOUT, "deadline_exceeded"),
     "no replica": Ending(finds_no_replica, Fate.REPLICA_LOST, "no_replica"),
     "replicas die": Ending(loses_its_replicas, Fate.REPLICA_LOST, "replica_lost"),
@@ -408,6 +416,122 @@ def test_client_that_leaves_after_the_result_keeps_its_record(stand: Stand) -> N
 
     assert [record.fate for record in stand.log.records] == [Fate.OK]
     assert stand.pipeline.admission.in_flight == 0
+
+
+def ran_for(link: MemoryLink, run_us: int) -> None:
+    """Answers the oldest frame as if the model had run for so long."""
+    frame = link.frames.pop(0)
+    rows = frame.batch.rows
+    link.outstanding_rows -= rows
+    part = BatchPart(rows, 5, rows, 0, 0, run_us)
+    frame.answered(replace(answer_to(frame.batch, doubled, {}), parts=(part,)))
+
+
+def test_request_that_waited_for_too_long_is_recorded_as_shed(stand: Stand) -> None:
+    """It was let in and hears 503 without a deadline missed; its record says why."""
+    link = stand.connect(MemoryLink(allowed_frames=1))
+    clients = [stand.client(value) for value in (1, 2, 3)]
+    stand.send(clients[0])
+    ran_for(link, 20_000)
+    stand.pass_time(0)
+    stand.send(clients[1])
+    stand.send(clients[2])
+
+    stand.pass_time(0.11)
+
+    shed = stand.log.records[-1]
+    assert (clients[2].codes, shed.fate, shed.reason) == (
+        ["queue_full"],
+        Fate.TIMEOUT,
+        "queue_full",
+    )
+    assert clients[1].heard == 0
+    assert counted(stand, "serving_deadline_misses_total") == 0
+
+
+# -- refused because it would wait in vain ---------------------------------------------------------
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Stand:
+    """A model of 20 ms a batch of 32, one batch running, no credit left."""
+    stand = a_stand(tmp_path, admission={"max_in_flight_per_caller": 1000})
+    link = stand.connect(MemoryLink(allowed_frames=1))
+    stand.send(stand.client(rows=32))
+    ran_for(link, 20_000)
+    stand.pass_time(0)
+    stand.send(stand.client(rows=32))
+    return stand
+
+
+def test_full_queue_refuses_before_the_body_is_read(busy: Stand) -> None:
+    """50 ms of waiting are 80 rows: the next is refused, counted by its raiser, not recorded."""
+    for _ in range(80):
+        busy.pipeline.infer(busy.client())
+    client = busy.client()
+    spoil(client, AssertionError("decoded"))
+    recorded = len(busy.log.records)
+
+    with pytest.raises(QueueFull):
+        busy.pipeline.infer(client)
+
+    assert len(busy.log.records) == recorded
+    assert busy.pipeline.admission.in_flight == 81
+
+
+def test_queue_filled_by_one_caller_is_not_full_for_another(busy: Stand) -> None:
+    """What a caller has queued is held against that caller only."""
+    for _ in range(80):
+        busy.pipeline.infer(busy.client(subject="ada"))
+
+    busy.pipeline.infer(busy.client(subject="bob"))
+
+    with pytest.raises(QueueFull):
+        busy.pipeline.infer(busy.client(subject="ada"))
+    busy.pass_time(0)
+    with pytest.raises(CallerLimitReached, match="share"):
+        busy.pipeline.infer(busy.client(subject="ada"))
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+def test_deadline_that_cannot_be_met_is_refused_at_once(busy: Stand, where: str) -> None:
+    """64 rows wait for 40 ms: 30 are not enough, and nobody waits to find out (OV-08)."""
+    for _ in range(64):
+        busy.pipeline.infer(busy.client())
+    client = busy.client(timeout_s=0.03 if where == "body" else None)
+    if where == "head":
+        client.timeout_s = 0.03
+        spoil(client, AssertionError("decoded"))
+
+    with pytest.raises(DeadlineExceeded):
+        busy.pipeline.infer(client)
+
+    assert client.call is None
+
+
+def test_without_a_replica_nobody_is_refused_for_a_wait(busy: Stand) -> None:
+    """A request waits for one to come back until its own deadline."""
+    busy.queue().links.clear()
+    clients = [busy.client() for _ in range(200)]
+
+    busy.send(*clients)
+
+    assert [client.heard for client in clients] == [0] * 200
+
+
+def test_urgent_request_is_let_in_where_others_are_not(busy: Stand) -> None:
+    """Where priorities are used, a caller's own queue is full only for what would wait behind it."""
+    busy.send(busy.client(priority=1))
+    busy.pass_time(0)
+    for _ in range(79):
+        busy.pipeline.infer(busy.client())
+    with pytest.raises(QueueFull):
+        busy.pipeline.infer(busy.client())
+
+    busy.pipeline.infer(busy.client(priority=1))
+
+    with pytest.raises(QueueFull):
+        busy.pipeline.infer(busy.client(priority=3))
 
 
 # -- deadlines -------------------------------------------------------------------------------------

@@ -192,6 +192,29 @@ def test_failing_candidate_is_a_record_and_nothing_else(
     assert counted(stand, "serving_requests_total", 'role="primary"', 'fate="ok"') == 1
 
 
+def test_copies_are_dropped_before_any_caller_is_refused(tmp_path: Path) -> None:
+    """At half of what would refuse a caller no copy is made; it is counted (OV, SH-05)."""
+    stand = a_stand(tmp_path, admission={"max_in_flight_per_model": 8})
+    primary = stand.connect(MemoryLink(allowed_frames=1))
+    candidate = stand.connect(MemoryLink(), CANDIDATE)
+    clients = [stand.client(value) for value in range(8)]
+    for client in clients:
+        stand.send(client)
+    answer(stand, primary)
+    assert (clients[0].heard, candidate.sent) == (1, [])
+    assert counted(stand, "serving_shadow_dropped_total", 'version="2"') == 1
+
+    stand.turns.run()
+    stand.queue().wake()
+    stand.turns.run()
+    answer(stand, primary)
+    stand.send(stand.client(9))
+    answer(stand, primary)
+
+    assert [client.refusals for client in clients] == [[]] * 8
+    assert [sent.rows for sent in candidate.sent] == [7, 1]
+
+
 def test_pinned_requests_and_copies_in_one_frame_are_counted_apart(
     stand: Stand, primary: MemoryLink, candidate: MemoryLink
 ) -> None:

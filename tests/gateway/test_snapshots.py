@@ -10,8 +10,8 @@ import pytest
 from serving.core.traffic import Snapshot
 from serving.edge.http import HttpServer
 from serving.edge.routes import Reply, Request, Route, Router
-from serving.gateway.snapshots import WAIT_S, SnapshotFollower
-from serving.settings import HttpSettings
+from serving.gateway.snapshots import WAIT_S, Follower
+from serving.settings import ControlSettings, HttpSettings
 from tests.gateway.stand import a_snapshot
 
 SECRET = "a" * 64
@@ -65,8 +65,10 @@ class Worker:
         self.applied: list[Snapshot] = []
         self.pauses: list[float] = []
         self._moved = control.moved
-        self.follower = SnapshotFollower(
-            url=f"http://127.0.0.1:{control.port}",
+        self.follower = Follower(
+            Snapshot,
+            port=ControlSettings(port=control.port or 1),
+            path="/internal/snapshot",
             secret=SECRET,
             copy=copy,
             apply=self._apply,

@@ -96,6 +96,55 @@ def outside_weights(file_name: str) -> bytes:
     )
 
 
+def of_rows(
+    *nodes: NodeProto,
+    columns: int | str = 2,
+    datatype: int = TensorProto.FLOAT,
+    weights: Sequence[TensorProto] = (),
+) -> bytes:
+    """A graph from `input` to `output`, both [rows, columns] of one datatype."""
+    return _model(
+        list(nodes),
+        helper.make_tensor_value_info("input", datatype, ["rows", columns]),
+        helper.make_tensor_value_info("output", datatype, ["rows", columns]),
+        *weights,
+    )
+
+
+def shares() -> bytes:
+    """Each number as a share of its row's sum over what `mask` lets through; all [rows, length]."""
+    nodes = [
+        helper.make_node("Mul", ["input", "mask"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "columns"], ["sum"], keepdims=1),
+        helper.make_node("Div", ["masked", "sum"], ["output"]),
+    ]
+    tensors = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", "length"])
+        for name in ("input", "mask", "output")
+    }
+    columns = numpy_helper.from_array(np.array([1]), "columns")
+    graph = helper.make_graph(
+        nodes, "graph", [tensors["input"], tensors["mask"]], [tensors["output"]], [columns]
+    )
+    model = helper.make_model(graph, opset_imports=OPSETS, ir_version=9)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def whole(
+    *nodes: NodeProto,
+    shape: Sequence[int | str],
+    result: Sequence[int | str] | None,
+    datatype: int = TensorProto.FLOAT,
+    names: tuple[str, str] = ("input", "output"),
+) -> bytes:
+    """A graph from one tensor to another in shapes as given; None: of unknown rank."""
+    return _model(
+        list(nodes),
+        helper.make_tensor_value_info(names[0], datatype, shape),
+        helper.make_tensor_value_info(names[1], datatype, result),
+    )
+
+
 def write(folder: Path, content: bytes) -> Path:
     path = folder / "model.onnx"
     path.write_bytes(content)

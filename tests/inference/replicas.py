@@ -12,7 +12,8 @@ from serving.core.clock import Clock, SystemClock
 from serving.core.models import BatchLimits, ModelVersion
 from serving.core.tensors import Array, TensorSpecification
 from serving.errors import ModelFailed
-from serving.inference.listener import BatchTracing, ReplicaListener, Runner
+from serving.inference.listener import BatchTracing, ReplicaListener
+from serving.inference.running import Runner
 from serving.settings import ChannelSettings
 from tests.inference.peers import Peer, eventually
 from tests.inference.runners import HeldRunner, double

@@ -1,4 +1,4 @@
-"""Runners that are functions, and a gate to hold them in: fits `inference.listener.Runner`."""
+"""Runners that are functions, and a gate to hold them in: fits `inference.running.Runner`."""
 
 import threading
 from collections.abc import Callable, Sequence

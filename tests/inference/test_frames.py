@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from serving.core.batches import BatchAnswer, BatchPart, RowBatch, RowFailure, TensorBlock
+from serving.core.elements import join_elements
 from serving.core.models import Digest
 from serving.errors import FrameInvalid
 from serving.inference.frames import (
@@ -188,3 +189,33 @@ def test_answer_may_have_run_in_very_many_parts() -> None:
     answer = BatchAnswer(rows, (), (BatchPart(1, 1, 1, 0, 0, 0),) * rows, {0: RowFailure.EXPIRED})
 
     assert len(decode_answer(body_of(encode_answer(1, answer)))[1].parts) == rows
+
+
+STRINGS = RowBatch(DIGEST, 2, (TensorBlock("BYTES", (1,), [join_elements([b"abcd", b"ef"])]),))
+LENGTH_AT, FIRST_AT, SECOND_AT = 40, 48, 56
+"""Offsets in the body of `STRINGS`: its buffer's length, 14, and those of its two elements."""
+
+
+@pytest.mark.parametrize(
+    ("offset", "number"),
+    [(LENGTH_AT, 13), (LENGTH_AT, 15), (LENGTH_AT, 2**32 - 1), (LENGTH_AT + 4, 1),
+     (FIRST_AT, 3), (FIRST_AT, 5), (FIRST_AT, 2**32 - 1), (SECOND_AT, 1), (SECOND_AT, 3),
+     (ROWS_AT, 1), (ROWS_AT, 3)],
+)  # fmt: skip
+def test_strings_fill_their_buffer(offset: int, number: int) -> None:
+    """Lengths of elements that do not add up to that of their buffer are refused."""
+    body = body_of(encode_batch(1, STRINGS))
+    assert decode_batch(body)[1].tensors[0].array(2).tolist() == [[b"abcd"], [b"ef"]]
+
+    with pytest.raises(FrameInvalid):
+        decode_batch(put(body, offset, number))
+
+
+def test_strings_of_no_rows_have_no_bytes() -> None:
+    """BYTES without an element is an empty buffer, and one with bytes left over is refused."""
+    empty = RowBatch(DIGEST, 2, (TensorBlock("BYTES", (0,), [b""]),))
+    body = body_of(encode_batch(1, empty))
+
+    assert decode_batch(body)[1].tensors[0].array(2).shape == (2, 0)
+    with pytest.raises(FrameInvalid):
+        decode_batch(memoryview(bytes(put(body, LENGTH_AT, 16)) + bytes(16)))

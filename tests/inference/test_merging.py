@@ -297,7 +297,7 @@ def test_expired_frame_is_answered_whole() -> None:
     slices = form_batch(deque([frame]), max_rows=2)
     split_outputs(slices, *run_isolating(Model(), merge_inputs(slices), version=VERSION), PART)
 
-    answer = frame.expire()
+    answer = frame.fail(RowFailure.EXPIRED)
 
     assert (answer.rows, answer.outputs) == (3, ())
     assert answer.failures == dict.fromkeys(range(3), RowFailure.EXPIRED)

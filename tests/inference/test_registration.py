@@ -62,7 +62,7 @@ def test_control_on_every_interface_is_reached_over_loopback(host: str) -> None:
     """The address that control binds is not always one that can be called."""
     with ControlRecorder() as control:
         registration = Registration(
-            "a", control=settings_of(control.port, host=host), secret=SECRET
+            "a", control=settings_of(control.port, host=host, plain_text=True), secret=SECRET
         )
         registration.report(PhaseReport("doubler", "1", "warming"))
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from serving.inference.listener import ReplicaStatistics
+from serving.inference.counters import ReplicaStatistics
 from serving.inference.scaling import LONG_QUEUE_MS, decide, replicas_wanted, scaling_figures
 
 

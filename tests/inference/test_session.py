@@ -15,7 +15,8 @@ from serving.core.models import Digest, ModelVersion
 from serving.core.tensors import Array, TensorSpecification
 from serving.errors import ArtifactInvalid, ArtifactMissing, ModelFailed, ProviderUnavailable
 from serving.inference.providers import CPU, available_providers
-from serving.inference.session import RUNTIME_ERRORS, OnnxSession, run_bound, zeros
+from serving.inference.samples import zeros
+from serving.inference.session import RUNTIME_ERRORS, OnnxSession, run_bound
 from serving.registry.folder import DEFAULT_MODELS_DIR, CatalogueEntry, load_catalogue
 from serving.settings import InferenceSettings
 from tests.inference import graphs
@@ -106,12 +107,10 @@ def test_a_row_never_depends_on_its_neighbours(entry: CatalogueEntry) -> None:
 
 
 def test_outputs_are_as_declared(entry: CatalogueEntry) -> None:
-    """Every output of a warmed-up demo model has the declared datatype and an admitted shape."""
+    """Every output of a demo model has the declared datatype and an admitted shape."""
     session = OnnxSession.load(
         entry.version, entry.artifact, settings=InferenceSettings(device="cpu")
     )
-    session.warm_up([1, 2])
-
     outputs = session.run(zeros(entry.version, rows=3))
 
     for declared, array in zip(entry.version.outputs, outputs, strict=True):

@@ -6,7 +6,8 @@ import pytest
 
 from loadtests.models import LAYERS, perceptron, write
 from serving.inference.session import OnnxSession
-from serving.registry.folder import DEFAULT_MODELS_DIR, load_catalogue, read_specification
+from serving.registry.folder import DEFAULT_MODELS_DIR, load_catalogue
+from serving.registry.specification import read_specification
 from serving.settings import InferenceSettings
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.registry.folder import DEFAULT_MODELS_DIR, read_specification
+from serving.registry.folder import DEFAULT_MODELS_DIR
+from serving.registry.specification import read_specification
 from tests.models.scripts import samples, session_of
 
 FOLDER = DEFAULT_MODELS_DIR / "census-employment"

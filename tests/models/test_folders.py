@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from serving.core.tensors import DTYPES
-from serving.registry.folder import DEFAULT_MODELS_DIR, read_specification
+from serving.registry.folder import DEFAULT_MODELS_DIR
+from serving.registry.specification import read_specification
 from tests.models.scripts import MODELS, samples, session_of
 
 SECTIONS = [

@@ -3,6 +3,7 @@ import struct
 import numpy as np
 import pytest
 
+from serving.core.elements import join_elements
 from serving.core.predictions import Fate
 from serving.predictionlog.format import Definition, TensorShape, encode_definition
 from serving.predictionlog.records import (
@@ -77,3 +78,38 @@ def test_tensors_that_do_not_fill_the_frame_are_refused() -> None:
     for definition in (larger, smaller):
         with pytest.raises(BodyInvalid):
             decode_prediction(frame, 0, definition=definition, log_id="")
+
+
+STRINGS = Definition("m", "1", "", (TensorShape("t", "BYTES", (2,)),), ())
+
+
+def test_strings_come_back_exactly() -> None:
+    """Elements of BYTES are recorded with their lengths: empty ones, long ones, any bytes."""
+    values = [b"", b"\0\xff", b"x" * 70_000, "\u00e9".encode()]
+    request = a_request(1, rows=2)
+    request.inputs, request.outputs = (join_elements(values),), ()
+
+    [frame] = encode_predictions(facts(), [request])
+    found = decode_prediction(frame, 0, definition=STRINGS, log_id="")
+
+    assert found.inputs[0].array.tolist() == [values[:2], values[2:]]
+
+
+@pytest.mark.parametrize("values", [[b"a"], [b"a", b"b", b"c"], []], ids=len)
+def test_strings_of_another_number_are_refused(values: list[bytes]) -> None:
+    """A record with too few elements, or too many, is never handed out."""
+    request = a_request(1)
+    request.inputs, request.outputs = (join_elements(values),), ()
+    [frame] = encode_predictions(facts(), [request])
+
+    with pytest.raises(BodyInvalid):
+        decode_prediction(frame, 0, definition=STRINGS, log_id="")
+
+
+def test_a_datatype_of_the_future_is_told() -> None:
+    """Tensors whose datatype this program does not know cannot be parted, and it says so."""
+    future = Definition("m", "1", "", (TensorShape("t", "FP4", (2,)),), ())
+    [frame] = encode_predictions(facts(), [a_request(1)])
+
+    with pytest.raises(BodyInvalid, match="FP4"):
+        decode_prediction(frame, 0, definition=future, log_id="")

@@ -139,7 +139,7 @@ class World:
         value = math.nan if not_finite else float(len(self.calls))
         request = a_request(value, rows=rows, columns=columns, vetted=False)
         call = Call(self._pipeline, self.queue, request, b"ada")
-        call.arrived_ns = self.clock.monotonic_ns()
+        call.arrived_ns = call.since_ns = self.clock.monotonic_ns()
         call.deadline_ns = call.arrived_ns + 2_000_000_000
         self.calls.append(call)
         self.queue.append(call)

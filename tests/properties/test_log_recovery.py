@@ -8,12 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.core.batches import TensorBlock
 from serving.core.predictions import Fate
 from serving.core.tensors import DTYPES
 from serving.predictionlog.format import FIRST_FRAME, Definition, TensorShape
 from serving.predictionlog.records import BatchFacts, decode_prediction, encode_predictions
 from serving.predictionlog.verification import verify
 from tests.logs import NOW_NS, Request, a_committer, frames_of, newest_segment, read_all, sequences
+from tests.strategies import raw_rows
 
 uint64 = st.integers(0, 2**64 - 1)
 uint32 = st.integers(0, 2**32 - 1)
@@ -37,15 +39,8 @@ def written(draw: st.DrawFn) -> tuple[Definition, BatchFacts, Request]:
     rows = draw(st.integers(0, 3))
 
     def buffer(tensor: TensorShape) -> bytes:
-        count = rows
-        for dimension in tensor.shape:
-            count *= dimension
-        size = count * DTYPES[tensor.datatype].itemsize
-        if tensor.datatype == "BOOL":
-            return draw(
-                st.binary(min_size=size, max_size=size).map(lambda b: bytes(x & 1 for x in b))
-            )
-        return draw(st.binary(min_size=size, max_size=size))
+        raw = draw(raw_rows(tensor.datatype, tensor.shape, rows))
+        return bytes(byte & 1 for byte in raw) if tensor.datatype == "BOOL" else raw
 
     request = Request(
         draw(uint64),
@@ -77,9 +72,8 @@ def test_any_record_comes_back(drawn: tuple[Definition, BatchFacts, Request]) ->
     [frame] = encode_predictions(batch, [request])
     found = decode_prediction(frame, 0, definition=definition, log_id="f" * 16)
 
-    assert [t.array.tobytes() for t in (*found.inputs, *found.outputs)] == [
-        bytes(buffer) for buffer in (*request.inputs, *request.outputs)
-    ]
+    tensors = [TensorBlock.of(tensor.array) for tensor in (*found.inputs, *found.outputs)]
+    assert [bytes(tensor.buffers[0]) for tensor in tensors] == [*request.inputs, *request.outputs]
     assert (found.sequence, found.time_ns, found.rows) == (
         request.sequence, request.time_ns, request.rows,
     )  # fmt: skip

@@ -22,7 +22,7 @@ UNITS = ("_total", "_seconds", "_bytes", "_ratio", "_rows", "_info")
 TABLE = table.GATEWAY_FAMILIES + REPLICA_FAMILIES + table.SUPERVISOR_FAMILIES
 COUNTED = (
     *("serving_in_flight_requests", "serving_connections", "serving_snapshot_epoch"),
-    "serving_process_up",
+    *("serving_process_up", "serving_access_epoch"),
 )
 EXPOSED = ("serving_requests_total", "serving_request_duration_seconds", "serving_batch_rows")
 

@@ -13,6 +13,7 @@ from serving.core.batches import (
     SpanLink,
     TensorBlock,
 )
+from serving.core.elements import join_elements
 from serving.core.models import Digest
 from serving.core.tensors import DTYPES
 from serving.inference.frames import (
@@ -53,6 +54,20 @@ ANSWER = BatchAnswer(
     ),
     failures={2: RowFailure.MODEL_ERROR},
 )
+STRINGS = RowBatch(
+    digest=DIGEST,
+    rows=2,
+    tensors=(
+        TensorBlock("BYTES", (2,), [join_elements([b"a", b""]), join_elements([b"\xff\0", b"bc"])]),
+        TensorBlock("BF16", (1,), [struct.pack("<2H", 0x3F80, 0xC020)]),
+    ),
+    budget_us=1,
+)
+LABELS = BatchAnswer(
+    rows=2,
+    outputs=(TensorBlock("BYTES", (), [join_elements([b"yes", b"no"])]),),
+    parts=(BatchPart(2, 1, 2, 0, 3, 4),),
+)
 
 
 def recorded(name: str) -> bytes:
@@ -88,6 +103,31 @@ def test_recorded_answer_is_read() -> None:
     assert (Kind.ANSWER, FRAME_ID, plain_answer(ANSWER)) == (kind, frame_id, plain_answer(answer))
 
 
+def test_recorded_strings_are_read() -> None:
+    """BYTES of any length, empty ones and such that are no text among them, and BF16."""
+    _, rows = read("infer-strings")
+    _, answer = read("answer-strings")
+
+    assert (FRAME_ID, plain_batch(STRINGS)) == decoded_plainly(rows)
+    assert decode_answer(answer)[1].outputs[0].array(2).tolist() == [b"yes", b"no"]
+
+
+def test_layout_of_strings_is_the_documented_one() -> None:
+    """Head, length and elements of BYTES as the format's docstring gives them."""
+    _, body = read("infer-strings")
+    heads = struct.pack("<BBHIQ", 14, 1, 0, 2, 21) + struct.pack("<BBHI", 13, 1, 0, 1)
+    elements = b"\1\0\0\0a" + b"\0\0\0\0" + b"\2\0\0\0\xff\0" + b"\2\0\0\0bc"
+
+    assert bytes(body[32:]) == heads + bytes(8) + elements + bytes(11) + b"\x80?\x20\xc0" + bytes(
+        12
+    )
+
+
+def decoded_plainly(body: memoryview) -> tuple[int, RowBatch]:
+    frame_id, batch = decode_batch(body)
+    return frame_id, plain_batch(batch)
+
+
 def test_recorded_refusal_is_read() -> None:
     """REFUSAL by a replica that shuts down."""
     kind, body = read("refusal")
@@ -102,8 +142,10 @@ def test_recorded_refusal_is_read() -> None:
         ("infer", encode_batch(FRAME_ID, BATCH)),
         ("answer", encode_answer(FRAME_ID, ANSWER)),
         ("refusal", encode_refusal(FRAME_ID, Refusal.DRAINING)),
+        ("infer-strings", encode_batch(FRAME_ID, STRINGS)),
+        ("answer-strings", encode_answer(FRAME_ID, LABELS)),
     ],
-    ids=["hello", "infer", "answer", "refusal"],
+    ids=["hello", "infer", "answer", "refusal", "infer-strings", "answer-strings"],
 )
 def test_what_is_written_is_what_was_recorded(name: str, written: bytes) -> None:
     """Old readers keep understanding new writers: the bytes of version 1 do not change."""
@@ -112,7 +154,7 @@ def test_what_is_written_is_what_was_recorded(name: str, written: bytes) -> None
 
 def test_numbers_of_the_format_are_fixed() -> None:
     """Datatype codes, reasons and kinds never change their numbers."""
-    datatypes = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64"
+    datatypes = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BF16 BYTES"
     reasons = {"MODEL_ERROR": 1, "EXPIRED": 2, "INVALID_OUTPUT": 3}
 
     assert datatypes.split() == list(DTYPES)

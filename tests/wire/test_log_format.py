@@ -1,17 +1,23 @@
 """The prediction log's format, held by a recorded file: old bytes stay readable, new ones equal."""
 
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from serving.core.elements import join_elements
 from serving.core.predictions import Fate
+from serving.core.tensors import numbers
 from serving.predictionlog.format import (
     FIRST_FRAME,
+    Definition,
     Durability,
     Previous,
     PreviousState,
     SegmentHeader,
+    TensorShape,
 )
 from serving.predictionlog.records import definition_text, encode_predictions
 from serving.predictionlog.segment import OpenSegment
@@ -19,6 +25,13 @@ from serving.predictionlog.verification import verify
 from tests.logs import DOUBLER, FAILED, NOW_NS, QuickFiles, a_request, facts, read_all
 
 RECORDED = Path(__file__).with_name("prediction-log-v1.segment")
+STRINGS = Path(__file__).with_name("prediction-log-v1-strings.segment")
+LABELLER = Definition(
+    "labeller", "1", "cd" * 32,
+    (TensorShape("text", "BYTES", (2,)), TensorShape("weight", "BF16", ())),
+    (TensorShape("label", "BYTES", ()),),
+)  # fmt: skip
+TEXTS = (b"a", b"", b"\xff\0", b"bc")
 TAG = 0x01020304
 HEADER = SegmentHeader(
     log_id=bytes.fromhex("00112233445566ff"),
@@ -55,17 +68,55 @@ def write_segment(path: Path) -> None:
     segment.seal(next_sequence=14, sealed_ns=NOW_NS + 1)
 
 
-def test_the_recorded_bytes_are_still_written(tmp_path: Path) -> None:
-    """The same facts give the same bytes as when the format was fixed."""
-    write_segment(tmp_path / RECORDED.name)
+def write_strings(path: Path) -> None:
+    """One prediction of two rows whose tensors are BYTES and BF16."""
+    request = a_request(11, rows=2)
+    request.inputs = (join_elements(TEXTS), struct.pack("<2H", 0x3F80, 0xC020))
+    request.outputs = (join_elements([b"yes", b"no"]),)
+    segment = OpenSegment.create(QuickFiles(), path, durable=True)
+    segment.begin(HEADER)
+    segment.commit(
+        encode_predictions(facts(TAG << 32 | 1), [request]),
+        definitions={TAG << 32 | 1: definition_text(LABELLER)},
+        next_sequence=12,
+    )
+    segment.seal(next_sequence=12, sealed_ns=NOW_NS + 1)
 
-    assert (tmp_path / RECORDED.name).read_bytes() == RECORDED.read_bytes()
+
+@pytest.mark.parametrize(
+    ("recorded", "write"),
+    [(RECORDED, write_segment), (STRINGS, write_strings)],
+    ids=["numbers", "strings"],
+)
+def test_the_recorded_bytes_are_still_written(
+    tmp_path: Path, recorded: Path, write: Callable[[Path], None]
+) -> None:
+    """The same facts give the same bytes as when the format was fixed."""
+    write(tmp_path / recorded.name)
+
+    assert (tmp_path / recorded.name).read_bytes() == recorded.read_bytes()
+
+
+def log_of(recorded: Path, folder: Path) -> Path:
+    (folder / "00000002.segment").write_bytes(recorded.read_bytes())
+    return folder
 
 
 @pytest.fixture
 def recorded_log(tmp_path: Path) -> Path:
-    (tmp_path / "00000002.segment").write_bytes(RECORDED.read_bytes())
-    return tmp_path
+    return log_of(RECORDED, tmp_path)
+
+
+def test_recorded_strings_are_still_read(tmp_path: Path) -> None:
+    """BYTES come back element by element, whatever is in them, and BF16 by its bits."""
+    (record,) = read_all(log_of(STRINGS, tmp_path))
+    text, weight = record.inputs
+
+    assert text.array.tolist() == [list(TEXTS[:2]), list(TEXTS[2:])]
+    assert weight.array.tobytes() == struct.pack("<2H", 0x3F80, 0xC020)
+    assert numbers(weight.array).tolist() == [1.0, -2.5]
+    assert record.outputs[0].array.tolist() == [b"yes", b"no"]
+    assert verify(tmp_path).damage == ()
 
 
 def test_the_recorded_bytes_are_still_read(recorded_log: Path) -> None:

@@ -1,0 +1,64 @@
+"""One instance for all hostile cases, the fronts before it, and the check after each case."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from serving.predictionlog.verification import verify
+from tests.catalogue import write_models, write_wide
+from tests.hostile.cases import Case, closing
+from tests.hostile.fronts import FRONTS, POOLED, front, installed
+from tests.hostile.invariants import check
+from tests.hostile.kinds import write_kinds
+from tests.hostile.product import PATIENT_S, SEGMENT_BYTES, SHORT, Product
+from tests.instances import Instance
+
+
+@pytest.fixture(scope="package")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A real instance without a shadow, whose deadlines are short."""
+    folder = tmp_path_factory.mktemp("hostile")
+    models = write_kinds(write_wide(write_models(folder / "models")))
+    deployments = [{"model": name, "stable": "1"} for name in ("doubler", "kinds", "wide")]
+    with Instance(
+        folder,
+        deployments=deployments,
+        models_dir=models,
+        http=SHORT,
+        log={"segment_bytes": SEGMENT_BYTES},
+        admission={"max_queue_wait_s": PATIENT_S},
+    ) as instance:
+        instance.expect("ready")
+        made = Product(instance)
+        assert made.first_usage.resident_bytes
+        yield made
+        assert instance.stop() == 0
+    assert verify(instance.data_dir / "log").damage == ()
+
+
+@pytest.fixture
+def case(product: Product) -> Iterator[Case]:
+    """A case on the inference port; the invariants are checked when it is over."""
+    with closing(Case(product, port=product.http_port)) as made:
+        yield made
+    check(made)
+
+
+@pytest.fixture(scope="package", params=FRONTS)
+def front_port(
+    request: pytest.FixtureRequest, product: Product, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
+    """The port of a proxy before the product."""
+    if installed(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    folder = tmp_path_factory.mktemp(request.param)
+    with front(request.param, folder, product=product.http_port) as port:
+        yield port
+
+
+@pytest.fixture
+def fronted(product: Product, front_port: int) -> Iterator[Case]:
+    """A case whose bytes pass through a proxy; the invariants hold as without one."""
+    with closing(Case(product, port=front_port, pooled=POOLED)) as made:
+        yield made
+    check(made)
