@@ -90,6 +90,10 @@ class Callers:
         self._stopping = True
         await asyncio.gather(*self._tasks)
 
+    def stop(self) -> None:
+        """No caller asks again."""
+        self._stopping = True
+
     async def acknowledged(self, more: int) -> None:
         """Returns once so many more predictions were answered."""
         wanted = len(self.ledger.acknowledged) + more

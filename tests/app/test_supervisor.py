@@ -122,7 +122,7 @@ def test_killed_gateway_is_started_again(tmp_path: Path) -> None:
         assert eventually_answers(instance) == 200
 
 
-def test_killed_control_does_not_touch_the_gateways(tmp_path: Path) -> None:
+def test_ft_04_killed_control_does_not_touch_the_gateways(tmp_path: Path) -> None:
     """The worker's process is the same before and after."""
     with Instance(tmp_path) as instance:
         instance.expect("ready")

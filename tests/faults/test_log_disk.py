@@ -368,7 +368,7 @@ def test_a_start_that_fails_half_way_leaves_a_readable_log(tmp_path: Path) -> No
 
 
 @pytest.mark.faults
-def test_a_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
+def test_lg_01_a_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """kill -9 while acknowledgements stream, again and again: none is missing, none is there twice."""
     acknowledged: list[str] = []
     for lines in (1, 150, 700, 40):

@@ -27,7 +27,7 @@ def place(ray_instance: Instance) -> Place:
     return Place(ray_instance.url, ray_instance.data_dir)
 
 
-async def test_death_of_one_of_two_replicas_fails_no_request(
+async def test_ft_01_death_of_one_of_two_replicas_fails_no_request(
     ray_instance: Instance, place: Place
 ) -> None:
     """Under load, each kill -9 costs at most a retry on the other replica; strength comes back."""
@@ -43,7 +43,7 @@ async def test_death_of_one_of_two_replicas_fails_no_request(
     load.ledger.reconcile(place.data_dir / "log")
 
 
-async def test_request_that_may_wait_survives_the_death_of_the_only_replica(
+async def test_ft_02_request_that_may_wait_survives_the_death_of_the_only_replica(
     ray_instance: Instance, place: Place
 ) -> None:
     """With a long deadline a request waits for the next replica; with a short one it is told."""

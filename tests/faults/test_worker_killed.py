@@ -38,7 +38,7 @@ def child_of(instance: Instance, module: str) -> int:
 
 
 @pytest.mark.parametrize("module", ["worker", "local_control"])
-async def test_death_of_a_process_loses_no_acknowledged_prediction(
+async def test_ft_03_ft_04_death_of_a_process_loses_no_acknowledged_prediction(
     instance: Instance, module: str
 ) -> None:
     """Killed again and again under load, it comes back, and the log has every answer once."""

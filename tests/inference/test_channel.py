@@ -325,7 +325,7 @@ async def test_draining_replica_hands_rows_back(replica: Scripted) -> None:
     assert not replica.channel.closed
 
 
-async def test_silent_replica_is_dropped(replica: Scripted, clock: ManualClock) -> None:
+async def test_ft_15_silent_replica_is_dropped(replica: Scripted, clock: ManualClock) -> None:
     """A stopped process keeps its socket: silence with frames in flight is a loss (FT-05)."""
     await replica.greet()
     sink = Sink()

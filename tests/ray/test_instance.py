@@ -119,7 +119,7 @@ def test_prediction_goes_through_a_replica_that_ray_holds(instance: Instance) ->
     assert {"1", "2"} == set(replicas_of(instance))
 
 
-def test_nothing_listens_beyond_loopback(instance: Instance) -> None:
+def test_op_01_nothing_listens_beyond_loopback(instance: Instance) -> None:
     """OP-01: gateways, control, GCS, raylet, agents, Serve and the replicas' own gRPC servers."""
     pids = tree_of(instance.process.pid)
 
@@ -127,7 +127,7 @@ def test_nothing_listens_beyond_loopback(instance: Instance) -> None:
     assert exposed_ports(pids) == []
 
 
-def test_ray_refuses_whoever_has_no_token(instance: Instance, tmp_path: Path) -> None:
+def test_op_02_ray_refuses_whoever_has_no_token(instance: Instance, tmp_path: Path) -> None:
     """OP-02: the same client, without and with the token of the data directory."""
     directory = DataDirectory.at(instance.data_dir)
     location = read_location(directory.ray_file)
