@@ -3,7 +3,8 @@
 format         the file format, byte by byte
 records        prediction and definition frames; the encoder on the request path
 writer         what the event loop sees: append, refusal, start, aclose
-thread         the one thread that touches files
+commits        when a commit happens, and who waits for the disk: the kernel, or the log's thread
+syncing        fdatasync without a thread
 committer      what to do when the disk fails; when to move to the next segment
 segment        one open segment: commits, room written ahead, the seal
 files          the disk, replaceable by one that fails on demand
@@ -12,4 +13,5 @@ reader         records of a directory, forwards or backwards, also while it is w
 recovery       what a start does with what a crash left
 verification   `serving log verify`
 query          `serving log query`
+usage          `serving usage`
 """

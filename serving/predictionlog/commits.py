@@ -160,14 +160,18 @@ class Commits:
                 sync.start(descriptor, self._synced)
         except OSError as error:
             self._recommit(error)
-        except DefinitionUnknown as error:
+        except Exception as error:  # noqa: BLE001 -- told there; the log outlives a bug
             self._committed(None, error)
 
     def _synced(self, code: int) -> None:
         if code:
             self._recommit(OSError(code, os.strerror(code)))
             return
-        self._committer.accept(self._frames)
+        try:
+            self._committer.accept(self._frames)
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._committed(None, error)
+            return
         self._finish(None)
 
     def _recommit(self, error: OSError) -> None:

@@ -2,9 +2,11 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from serving.app.descendants import descendants
 from tests.instances import Instance
 from tests.load import Callers
 from tests.places import Place, a_row, eventually_async, replicas_of
@@ -49,4 +51,30 @@ async def test_ft_05_a_stopped_replica_costs_time_and_no_wrong_answer(
         if answer.is_success:
             assert answer.json()["outputs"][0]["data"][0] == 2.0 * number
     assert set(load.ledger.refused) <= {"deadline_exceeded", "queue_full"}
+    load.ledger.reconcile(place.data_dir / "log")
+
+
+def raylet_of(instance: Instance) -> int:
+    """Ray's node manager below an instance."""
+    (raylet,) = (
+        pid
+        for pid in descendants(instance.process.pid)
+        if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/raylet")
+    )
+    return raylet
+
+
+async def test_ft_06_a_stopped_raylet_stops_no_prediction(ray_instance: Instance) -> None:
+    """Ray's node manager answers nothing for a while: predictions go on, and so does it afterwards."""
+    place = Place(ray_instance.url, ray_instance.data_dir)
+    raylet = raylet_of(ray_instance)
+    async with Callers(place, "twin", timeout_s=PATIENT_US / 1e6) as load:
+        os.kill(raylet, signal.SIGSTOP)
+        try:
+            await load.acknowledged(200)
+        finally:
+            os.kill(raylet, signal.SIGCONT)
+        await load.acknowledged(50)
+
+    assert (load.ledger.refused, load.ledger.cut) == ({}, 0)
     load.ledger.reconcile(place.data_dir / "log")

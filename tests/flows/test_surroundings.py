@@ -6,7 +6,7 @@ import pytest
 from tests.catalogue import TWIN, write_models
 from tests.instances import Instance
 
-ANY_6 = {"host": "::"}
+ANY_6 = {"host": "::", "plain_text": True}
 LOOPBACK_6 = {"host": "::1"}
 
 

@@ -152,7 +152,6 @@ async def test_bt_04_what_differs_is_kept_apart(harness: Harness) -> None:
     await harness.serve(
         flat=Served(double), deep=Served(double, columns=(-1, 2)), other=Served(poisonable)
     )
-    started_ns = harness.place.worker.clock.monotonic_ns()
 
     async def talk(caller: Caller, index: int) -> list[Reply]:
         replies = []
@@ -170,12 +169,16 @@ async def test_bt_04_what_differs_is_kept_apart(harness: Harness) -> None:
 
     callers = await harness.callers(CALLERS)
     replies = await asyncio.gather(*(talk(each, index) for index, each in enumerate(callers)))
-    elapsed_us = (harness.place.worker.clock.monotonic_ns() - started_ns) / 1000
 
     assert Counter(reply.status for each in replies for reply in each) == {200: 40 * CALLERS}
-    waits = [record.queue_us for record in harness.place.place.records() if record.model == "flat"]
-    assert len(waits) == 20 * CALLERS
-    assert max(waits) < elapsed_us / 4, "somebody waited for far longer than its turn"
+    found = [record for record in harness.place.place.records() if record.model == "flat"]
+    assert len(found) == 20 * CALLERS
+    # Counted and not timed: by how many that came later was each one overtaken?
+    overtaken = [
+        sum(late.sequence > each.sequence and late.batch_id < each.batch_id for late in found)
+        for each in found
+    ]
+    assert max(overtaken) < 3 * CALLERS, "somebody was left behind"
 
 
 async def test_bt_05_padding_is_in_no_answer_and_no_record(harness: Harness) -> None:

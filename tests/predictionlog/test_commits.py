@@ -131,6 +131,23 @@ async def test_lg_10_a_full_disk_met_by_the_loop_refuses_and_recovers(tmp_path: 
     assert sequences(tmp_path) == acknowledged
 
 
+async def test_a_surprise_in_the_loop_is_told_and_survived(tmp_path: Path) -> None:
+    """What no file system raises fails its own append; the log opens again by itself."""
+    files = FaultyFiles()
+    log = a_writer(tmp_path, files=files, sync=SyncByHand())
+    await log.start()
+    acknowledged = await record(log)
+
+    files.surprise()
+    with pytest.raises(LogUnavailable):
+        await record(log)
+    await eventually(lambda: log.refusal is None)
+    acknowledged += await record(log)
+    await log.aclose()
+
+    assert sequences(tmp_path) == acknowledged
+
+
 async def test_closing_waits_for_the_sync_on_its_way(tmp_path: Path) -> None:
     """What was appended before closing is recorded and told."""
     sync = SyncByHand()
