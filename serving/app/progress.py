@@ -53,6 +53,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", tag_field="event"):
     versions: int
     replicas: int
     inference: str
+    grpc: str
     metrics: str
     control: str
     data_dir: str
@@ -141,6 +142,7 @@ def _ready_block(ready: Ready) -> list[str]:
         f"{ready.replicas} replicas",
         "",
         f"  inference  {ready.inference}",
+        f"  grpc       {ready.grpc}",
         f"  metrics    {ready.metrics}",
         f"  control    {ready.control}",
         f"  data       {ready.data_dir}",

@@ -20,6 +20,8 @@ def ready_summary(
         versions=len(status.versions),
         replicas=sum(len(version.replicas) for version in status.versions),
         inference=f"{url}/v2",
+        # As its clients are told it: without a scheme.
+        grpc=url_of(settings.grpc).partition("//")[2],
         metrics=f"{url_of(settings.metrics)}/metrics",
         control=url_of(settings.control),
         data_dir=str(directory.root),

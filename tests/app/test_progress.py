@@ -20,6 +20,7 @@ READY = Ready(
     versions=2,
     replicas=3,
     inference="http://127.0.0.1:8000/v2",
+    grpc="127.0.0.1:8001",
     metrics="http://127.0.0.1:8002/metrics",
     control="http://127.0.0.1:8003",
     data_dir="/srv/data",
@@ -80,6 +81,7 @@ def test_ready_block_holds_everything_that_a_newcomer_needs() -> None:
     assert "ready in 8.0 s: 2 model versions, 3 replicas" in block
     for fact in (
         READY.inference,
+        READY.grpc,
         READY.metrics,
         READY.control,
         READY.data_dir,
