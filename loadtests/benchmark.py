@@ -15,13 +15,9 @@ a machine to judge them on.
 
 import argparse
 import fnmatch
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final, NoReturn
 
 from loadtests import facts, report, thresholds, wrk
@@ -30,7 +26,7 @@ from loadtests.ceilings import RawModel, artifact_of, best_of, sync_rate
 from loadtests.children import ChildFailed
 from loadtests.lab import Lab
 from loadtests.payloads import WrongAnswer
-from loadtests.report import RESULTS, Report, tell
+from loadtests.report import Report, private_folder, tell
 from loadtests.summaries import CaseSummary, summarise
 from loadtests.windows import CaseResult, Plan, measure_case
 
@@ -64,7 +60,7 @@ def run(cases: Sequence[Case], plan: Plan, *, absolute_binds: bool) -> Report:
     """Measures the cases in their order. Raises ChildFailed, WrkFailed or OSError when it cannot."""
     known = facts.all_facts()
     models = {name: RawModel(artifact_of(model)) for name, model in MODELS.items()}
-    with _private_folder(_log_bytes(cases, plan)) as folder:
+    with private_folder(_log_bytes(cases, plan)) as folder:
         tell("measuring the ceilings")
         sync = sync_rate(folder, seconds=plan.seconds)
         sweep_s = plan.seconds * SWEEP_SHARE
@@ -171,20 +167,6 @@ def _log_bytes(cases: Sequence[Case], plan: Plan) -> int:
     sides = sum(len(case.sides) for case in cases)
     loaded_s = plan.repetitions * plan.seconds + plan.warm_up_s
     return round(sides * loaded_s * LOGGED_BYTES_PER_S) + SPARE_BYTES
-
-
-@contextmanager
-def _private_folder(needed_bytes: int) -> Iterator[Path]:
-    """A throw-away folder beside the results, which are on a disk where /tmp may be memory."""
-    RESULTS.mkdir(exist_ok=True)
-    free_bytes = shutil.disk_usage(RESULTS).free
-    if free_bytes < needed_bytes:
-        raise OSError(f"{RESULTS} has {free_bytes:,} bytes free; the log may need {needed_bytes:,}")
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _interrupted(*_: object) -> NoReturn:

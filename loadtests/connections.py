@@ -16,13 +16,9 @@ The payload case says what receiving costs, without a model. Exit status as for
 import argparse
 import contextlib
 import resource
-import shutil
 import socket
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -31,7 +27,7 @@ from loadtests import facts
 from loadtests.children import ChildFailed
 from loadtests.goals import Figures, conclusion, judge, save
 from loadtests.openloop import OpenLoad, OpenOutcome, Step, render, run
-from loadtests.report import RESULTS, tell
+from loadtests.report import RESULTS, private_folder, tell
 from loadtests.servers import Server, floor
 from loadtests.targets import Target, product_target
 from loadtests.watching import Watch, resident_bytes
@@ -149,7 +145,7 @@ def main() -> int:
     known = facts.all_facts()
     try:
         _take_descriptors()
-        with _private_folder() as folder:
+        with private_folder() as folder:
             measured = [connections(folder, seconds=seconds), payload(folder, seconds=seconds)]
     except (ChildFailed, OSError) as error:
         tell(f"could not measure: {error}")
@@ -177,17 +173,6 @@ def _take_descriptors() -> None:
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise OSError(f"{wanted} open files are needed; {hard} are allowed")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A throw-away folder beside the results, which are on a disk where /tmp may be memory."""
-    RESULTS.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,8 @@ timed from the moment it was due (`loadtests.openloop`). Exit status as for `loa
 
 import argparse
 import fnmatch
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +29,7 @@ from loadtests.children import ChildFailed
 from loadtests.fixed_capacity import CAPACITY_PER_S, OBJECTIVE_MS
 from loadtests.goals import Figures, conclusion, judge, save
 from loadtests.openloop import OpenLoad, OpenOutcome, Step, run
-from loadtests.report import RESULTS, tell
+from loadtests.report import RESULTS, private_folder, tell
 from loadtests.targets import Target, fixed_target, product_target
 from loadtests.watching import Watch
 
@@ -157,7 +154,7 @@ def main() -> int:
     measured = []
     known = facts.all_facts()
     try:
-        with _private_folder() as folder:
+        with private_folder() as folder:
             bench = Bench(folder, seconds=seconds)
             for name in names:
                 measured.append(CASES[name](bench))
@@ -189,17 +186,6 @@ def _choose(patterns: Sequence[str] | None) -> list[str]:
             tell(f"no case {pattern!r}; there are: {', '.join(CASES)}")
             raise SystemExit(IMPOSSIBLE)
     return [n for n in CASES if patterns is None or any(fnmatch.fnmatch(n, p) for p in patterns)]
-
-
-@contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A throw-away folder beside the results, which are on a disk where /tmp may be memory."""
-    RESULTS.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """A run as tables for people and as JSON for programs. Absolute goals and ratios stay apart."""
 
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +94,23 @@ def as_json(report: Report) -> bytes:
         "windows": report.results,
     }
     return msgspec.json.format(msgspec.json.encode(content)) + b"\n"
+
+
+@contextmanager
+def private_folder(needed_bytes: int = 0) -> Iterator[Path]:
+    """A throw-away folder beside the results, which are on a disk where /tmp may be memory.
+
+    Raises OSError when there is less room than `needed_bytes`.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    free_bytes = shutil.disk_usage(RESULTS).free
+    if free_bytes < needed_bytes:
+        raise OSError(f"{RESULTS} has {free_bytes:,} bytes free; the log may need {needed_bytes:,}")
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def save(report: Report, *, folder: Path = RESULTS) -> Path:

@@ -6,11 +6,12 @@ either no secret or a complete one. A file or folder that others can read stops 
 that may have leaked is replaced by a person, never by us.
 """
 
+import contextlib
 import hmac
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +63,25 @@ def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
         raise StartFailed(f"cannot keep a secret in {path}: {error.strerror}") from error
 
 
+def replace_private(path: Path, content: bytes) -> None:
+    """Writes `path`, mode 0600, as a whole or not at all. Raises OSError."""
+    with _written_beside(path, content) as temporary:
+        temporary.replace(path)
+        _sync_folder(path.parent)
+
+
 def _create(path: Path, content: bytes) -> None:
+    with _written_beside(path, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return  # Another process was first; its secret is the one that counts.
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
+    """A private file with `content`, on disk, under a name of its own that is gone afterwards."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -70,13 +89,9 @@ def _create(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return  # Another process was first; its secret is the one that counts.
-        _sync_folder(path.parent)
+        yield temporary
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

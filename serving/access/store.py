@@ -5,12 +5,11 @@ so a crash leaves the state before or after and never a part. A file that cannot
 start: an empty state in its place would let in everybody who was ever revoked.
 """
 
-import os
-import secrets
 from pathlib import Path
 
 import msgspec
 
+from serving.access.keys import replace_private
 from serving.access.state import FORMAT, AccessState
 from serving.errors import NotReady, StartFailed
 
@@ -43,7 +42,7 @@ class AccessStore:
     def save(self, state: AccessState) -> None:
         """Returns when it is on disk. Raises NotReady, and then nothing has changed."""
         try:
-            _replace(self._path, msgspec.json.encode(state))
+            replace_private(self._path, msgspec.json.encode(state))
         except OSError as error:
             raise NotReady("the change cannot be kept on disk, so it was not made") from error
 
@@ -56,22 +55,4 @@ class AccessStore:
 
     def save_uses(self, uses: dict[str, int]) -> None:
         """Raises OSError."""
-        _replace(self._uses_path, msgspec.json.encode(uses))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        replace_private(self._uses_path, msgspec.json.encode(uses))
