@@ -16,118 +16,38 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from serving.artifact_settings import ArtifactSettings
+from serving.audit_settings import AuditSettings
+from serving.engine_settings import (
+    InferenceSettings,
+    RaySettings,
+    TelemetrySettings,
+)
 from serving.errors import SettingInvalid
+from serving.gateway_settings import (
+    AdmissionSettings,
+    ChannelSettings,
+    QuotaRule,
+    QuotaSharingSettings,
+    ShadowSettings,
+)
+from serving.governance_settings import GovernanceSettings, WebhookSettings
 from serving.issuer_settings import IssuerSettings
-from serving.setting_types import Bytes, Count, Group, Port, Seconds
-from serving.tls_settings import CertificateRule, PortSettings
+from serving.ledger_settings import LedgerSettings
+from serving.port_settings import (
+    ControlSettings,
+    GrpcSettings,
+    HttpSettings,
+    MetricsSettings,
+)
+from serving.privacy_settings import PrivacySettings
+from serving.setting_types import Bytes, Count, Group, Seconds
+from serving.storage_settings import BlobSettings, RegistrySettings
+from serving.tls_settings import CertificateRule
 
 PREFIX = "SERVING_"
 CLIENT_VARIABLES = frozenset({"SERVING_TOKEN"})
 """Set in a shell for clients such as the load scenarios; no setting, and no mistake either."""
-
-
-class HttpSettings(PortSettings):
-    """The inference port and the limits of its protocol (RELIABILITY, default limits)."""
-
-    port: Port = 8000
-    """Inference over HTTP."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Gateway worker processes; each has its own event loop, port share and log."""
-    max_connections: Count = 10_000
-    """Per worker; one more is refused with 503."""
-    backlog: Count = 1024
-    """Connections the kernel holds before they are accepted."""
-    max_request_line_bytes: Bytes = 8 * 1024
-    """A longer request line is answered 414."""
-    max_head_bytes: Bytes = 32 * 1024
-    """Request line and headers together; above it 431."""
-    max_header_count: Count = 100
-    """More headers are answered 431."""
-    max_header_bytes: Bytes = 8 * 1024
-    """One header, name and value; `Authorization` may use the whole head."""
-    max_body_bytes: Bytes = 16 * 1024 * 1024
-    """A larger body is answered 413, before it is read where it is announced."""
-    max_unpacked_bytes: Bytes = 64 * 1024 * 1024
-    """A compressed body that unpacks to more is answered 413."""
-    max_unpack_ratio: Count = 100
-    """A body that unpacks to more than a MiB and to this many times its size is answered 413."""
-    max_buffered_bytes: Bytes = 256 * 1024 * 1024
-    """Request bodies being received by all connections of a worker; one that would exceed it is
-    refused with 503."""
-    head_timeout_s: Seconds = 5.0
-    """From the first byte of a request to the end of its head; then 408."""
-    body_timeout_s: Seconds = 30.0
-    """From the end of the head to the end of the body; then 408."""
-    min_body_bytes_per_s: Count = 1024
-    """A body slower than this over its whole time is given up with 408."""
-    idle_timeout_s: Seconds = 60.0
-    """A connection without a request is closed after this."""
-    write_timeout_s: Seconds = 30.0
-    """A client that does not take its answer is cut off after this."""
-    head_cache_entries: Count = 4096
-    """Distinct request heads whose parse is remembered per worker."""
-
-
-class GrpcSettings(PortSettings):
-    """The inference port over gRPC and the limits of its protocol. All limits are per worker."""
-
-    port: Port = 8001
-    """Inference over gRPC."""
-    max_message_bytes: Bytes = 16 * 1024 * 1024
-    """A larger message, compressed or not, is refused with RESOURCE_EXHAUSTED."""
-    max_metadata_bytes: Bytes = 32 * 1024
-    """All metadata of a call together; above it RESOURCE_EXHAUSTED."""
-    max_calls: Count = 4096
-    """Calls being received or answered; one more is refused with RESOURCE_EXHAUSTED."""
-    max_streams_per_connection: Count = 1024
-    """Calls in flight on one connection; the client waits with more."""
-    max_health_watches: Count = 64
-    """Open `Watch` calls of the health service, which need no token; one more is refused."""
-    keepalive_s: Seconds = 60.0
-    """A silent connection is asked for a sign of life after this."""
-    keepalive_timeout_s: Seconds = 20.0
-    """A connection that gives none for this long is closed."""
-    min_ping_interval_s: Seconds = 10.0
-    """A client that pings an idle connection more often is cut off."""
-    idle_timeout_s: Seconds = 300.0
-    """A connection without a call is closed after this."""
-
-    @model_validator(mode="after")
-    def _asks_for_certificates(self) -> "GrpcSettings":
-        if self.client_ca is not None and not self.requires_clients:
-            raise ValueError(
-                "client_certificates cannot be optional here: the gRPC library asks all clients for "
-                "one, or none"
-            )
-        return self
-
-
-class MetricsSettings(PortSettings):
-    """Prometheus metrics of every process, on one port."""
-
-    port: Port = 8002
-    """`GET /metrics` for Prometheus."""
-
-
-class ControlSettings(PortSettings):
-    """The control port and the leases of replicas."""
-
-    port: Port = 8003
-    """Status, snapshots and leases."""
-    lease_s: Seconds = 10.0
-    """A replica that has not renewed for this long is no longer published."""
-    renew_s: Seconds = 2.0
-    """How often a replica renews its lease; at most half of `lease_s`."""
-    reconcile_s: Seconds = 1.0
-    """How often the desired state is compared with what Ray Serve reports."""
-    ready_timeout_s: Seconds = 180.0
-    """`serving up` gives up when the models are not ready by then."""
-
-    @model_validator(mode="after")
-    def _renewed_in_time(self) -> "ControlSettings":
-        if self.renew_s * 2 > self.lease_s:
-            raise ValueError("control.renew_s must be at most half of control.lease_s")
-        return self
 
 
 class AccessSettings(Group):
@@ -167,75 +87,6 @@ class AccessSettings(Group):
         return self
 
 
-class AdmissionSettings(Group):
-    """How much work a gateway worker accepts before it refuses. All limits are per worker."""
-
-    max_in_flight: Count = 2048
-    """Admitted and unanswered, of everybody; one more is refused with 503."""
-    max_in_flight_per_caller: Count = 64
-    """Of one subject; one more is refused with 429."""
-    max_in_flight_per_model: Count = 512
-    """Of one model; one more is refused with 503."""
-    max_queued_rows: Count = 4096
-    """Per model version, waiting for a frame; one more request is refused with 503."""
-    max_queued_bytes: Bytes = 256 * 1024 * 1024
-    """Of all admitted inputs together; bounds memory whatever the row size."""
-    max_memory_share: Annotated[float, Field(gt=0.1, le=2)] = 0.95
-    """Of the container's limit or the machine's memory, by everybody: above it requests are refused
-    with 503, and 0.05 below it those larger than 64 KiB; 2 switches this off."""
-    max_queue_wait_s: Seconds = 0.1
-    """For a frame, while a replica is up. A request that would wait for half of it is refused with
-    503, as is one that did for all of it; two runs of the model are always permitted."""
-    weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
-    """Subjects whose share of a busy model is not 1: with 3, three times as many rows."""
-    default_deadline_s: Seconds = 1.0
-    """When the caller names none."""
-    max_deadline_s: Seconds = 60.0
-    """A longer one asked for by the caller is shortened to this."""
-
-
-class QuotaRule(Group):
-    """What the callers that fit may use. None: no limit of that kind."""
-
-    subject: str = "*"
-    """Pattern with `*` and `?` for the credential's subject."""
-    tenant: str = "*"
-    """The same for its tenant; a rule binds who fits both."""
-    shared: bool = False
-    """One allowance for all that fit together, instead of one for each."""
-    requests_per_s: Annotated[float, Field(gt=0)] | None = None
-    """Admitted ones."""
-    rows_per_s: Annotated[float, Field(gt=0)] | None = None
-    """Answered ones; a caller in debt waits until it has run out."""
-    compute_ms_per_s: Annotated[float, Field(gt=0)] | None = None
-    """Milliseconds of model time, a caller's share by rows of the batches it was in."""
-    burst_s: Seconds = 1.0
-    """How many seconds' worth of the limits above may be used at once."""
-    requests_per_day: Annotated[float, Field(gt=0)] | None = None
-    """Of any day: what was used comes back evenly over 24 hours."""
-    rows_per_day: Annotated[float, Field(gt=0)] | None = None
-    """The same for rows."""
-    compute_ms_per_day: Annotated[float, Field(gt=0)] | None = None
-    """The same for model time."""
-
-
-class ChannelSettings(Group):
-    """Frames between a gateway worker and a replica."""
-
-    credits: Annotated[int, Field(ge=1, le=64)] = 2
-    """Frames in flight per worker and replica. One fills while one runs."""
-    max_frame_rows: Count = 64
-    """A frame closes at this many rows."""
-    max_frame_bytes: Bytes = 256 * 1024
-    """A frame closes at this size; one larger request still travels alone."""
-    max_message_bytes: Bytes = 128 * 1024 * 1024
-    """A longer frame or answer closes the connection it came on."""
-    connect_timeout_s: Seconds = 2.0
-    """For opening the connection to a replica."""
-    stall_timeout_s: Seconds = 10.0
-    """A replica that answers no frame for this long is dropped and its rows go elsewhere."""
-
-
 class LogSettings(Group):
     """The prediction log. `durability` says what an answer waits for."""
 
@@ -252,58 +103,15 @@ class LogSettings(Group):
     """A commit slower than this fails its requests with 503 `log_unavailable`."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
     """Below this much free space no prediction is admitted."""
-
-
-class ShadowSettings(Group):
-    """Copies for candidates: bounded, dropped first."""
-
-    max_queued_rows: Count = 256
-    """Per candidate version and worker; above it a copy is dropped and counted."""
-    max_bytes: Bytes = 64 * 1024 * 1024
-    """Inputs held by all copies for a candidate, waiting or running; above it they are dropped."""
-    deadline_s: Seconds = 5.0
-    """A copy that waited longer is recorded as `timeout`."""
-
-
-class InferenceSettings(Group):
-    """Where models run, and on what."""
-
-    engine: Literal["ray", "local"] = "ray"
-    """ray: replicas are Ray Serve deployments. local: threads of the control process, no Ray."""
-    device: Literal["cpu", "prefer_gpu", "require_gpu"] = "prefer_gpu"
-    """require_gpu refuses to start on CPU; prefer_gpu warns once and uses the CPU."""
-    tensorrt: bool = False
-    """Ask for TensorRT before CUDA."""
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Intra-op threads of one session; they do not spin."""
-    run_timeout_s: Seconds = 30.0
-    """A run longer than this is terminated and its rows fail."""
-
-
-class RaySettings(Group):
-    """The Ray cluster. With no `address` an embedded one is started on loopback."""
-
-    address: str | None = None
-    """GCS address of a running cluster; none starts an embedded one."""
-    num_cpus: Count = 2
-    """Logical CPUs of the embedded cluster."""
-    replica_cpus: Annotated[float, Field(ge=0)] = 0.1
-    """Logical CPUs that one replica reserves."""
-    object_store_bytes: Annotated[int, Field(ge=78_643_200)] = 78_643_200
-    """Of the embedded cluster; the smallest Ray accepts, since rows never go through it."""
-    start_timeout_s: Seconds = 90.0
-    """For the embedded cluster to answer."""
-
-
-class TelemetrySettings(Group):
-    """Traces and logs. Metrics have a port of their own."""
-
-    otlp_endpoint: str | None = None
-    """Base URL of an OTLP/HTTP collector, such as http://127.0.0.1:4318; None exports nothing."""
-    sampling_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Share of requests traced when the caller's context does not decide. Errors always are."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Of the structured logs below `data_dir`."""
+    max_payload_bytes: Bytes = 64 * 1024 * 1024
+    """Tensors of a request and its answer that are larger together are recorded as their SHA-256."""
+    compress_bytes: Annotated[int, Field(ge=64 * 1024)] | None = None
+    """Payloads of at least so many bytes are compressed (zstd) in the event loop; None: none is."""
+    spill_dir: Path | None = None
+    """Where records of models with policy `at_least_once` go while the log refuses; best on another
+    disk. None: there is no such place, and the policy is that of `fail_closed`."""
+    spill_bytes: Bytes = 1024 * 1024 * 1024
+    """The most that is held there for each worker; above it requests are refused."""
 
 
 class Deployment(Group):
@@ -359,13 +167,23 @@ class Settings(Group):
     admission: AdmissionSettings = AdmissionSettings()
     quotas: tuple[QuotaRule, ...] = ()
     """How much callers may use; every rule that fits a caller binds it. In a file only."""
+    quota_sharing: QuotaSharingSettings = QuotaSharingSettings()
     channel: ChannelSettings = ChannelSettings()
     log: LogSettings = LogSettings()
+    ledger: LedgerSettings = LedgerSettings()
     shadow: ShadowSettings = ShadowSettings()
+    privacy: PrivacySettings = PrivacySettings()
     inference: InferenceSettings = InferenceSettings()
     ray: RaySettings = RaySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
+    registry: RegistrySettings = RegistrySettings()
+    audit: AuditSettings = AuditSettings()
+    governance: GovernanceSettings = GovernanceSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    blobs: BlobSettings = BlobSettings()
     deployments: tuple[Deployment, ...] = DEMO
+    """What is served."""
 
     @property
     def tenants(self) -> dict[str, str]:
@@ -425,7 +243,9 @@ def _path_of(name: str, value: str) -> list[str]:
     rest = name.removeprefix(PREFIX).lower()
     if rest in Settings.model_fields:
         return [rest]
-    group, _, field = rest.partition("_")
+    groups = [each for each in Settings.model_fields if rest.startswith(f"{each}_")]
+    group = max(groups, key=len, default="")
+    field = rest.removeprefix(f"{group}_")
     annotation = Settings.model_fields[group].annotation if group in Settings.model_fields else None
     if isinstance(annotation, type) and issubclass(annotation, Group):
         if field in annotation.model_fields:

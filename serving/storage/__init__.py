@@ -1,0 +1,1 @@
+"""The database of the control plane, its schema and migrations, and the store of large objects."""
