@@ -23,7 +23,7 @@ from serving.edge import inference_pb2
 from serving.edge.connection import Responder
 from serving.edge.heads import Head
 from serving.edge.http import HttpServer
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 LOOPBACK: Final = "127.0.0.1"
 _BODY: Final = (

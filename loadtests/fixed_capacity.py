@@ -32,6 +32,7 @@ from serving.core.principals import Role
 from serving.core.tensors import Array, TensorSpecification
 from serving.core.traffic import ReplicaEndpoint, Snapshot, TrafficPolicy
 from serving.inference.listener import ReplicaListener
+from serving.inference.places import UnixPlace
 from serving.settings import Settings
 from serving.telemetry import logs
 
@@ -105,7 +106,7 @@ async def serve(folder: Path) -> None:
         listener = ReplicaListener(
             SleepingModel(),
             replica="fixed",
-            path=path,
+            place=UnixPlace(path),
             channel=settings.channel,
             run_timeout_s=RUN_TIMEOUT_S,
             clock=SystemClock(),

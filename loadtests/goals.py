@@ -55,6 +55,10 @@ GOALS: Final = (
     Goal("connections", "bytes per connection", 30_000),
     Goal("payload", "GB per core and second at 1048576", 1, at_most=False),
     Goal("payload", "RSS over payload in flight", 3),
+    Goal("ledger", "append CPU of the largest log over the smallest", 1.1),
+    Goal("ledger", "hot ms for the newest 100 of a model", 10),
+    Goal("ledger", "cold ms for the newest 100 of a model", 10),
+    Goal("ledger", "bytes per record, J1 as it is sent", 150),
 )
 
 

@@ -15,14 +15,27 @@
     │   │   ├── NonFiniteInput           non_finite_input
     │   │   ├── ParameterInvalid         invalid_parameter
     │   │   ├── FieldUnknown             unknown_or_read_only_field
+    │   │   ├── OutcomeInvalid           invalid_outcome
+    │   │   ├── ArtifactUnsupported      unsupported_artifact (no ONNX model: a pickle, an archive)
+    │   │   ├── PathUnsafe               unsafe_path (of a file of an artifact)
     │   │   ├── AmbiguousCredentials     ambiguous_credentials
     │   │   ├── EncodingInvalid          bad_encoding (a compressed body that is damaged)
     │   │   └── MessageInvalid           invalid_message (HTTP framing or header)
     │   │       └── AmbiguousLength          ambiguous_length
     │   ├── Unauthenticated          unauthenticated
     │   ├── Forbidden                forbidden
+    │   │   └── SeparationBroken         separation_of_duties (one's own work, or agreed already)
     │   ├── NotFound                 not_found
-    │   │   └── ModelNotFound            model_not_found
+    │   │   ├── ModelNotFound            model_not_found
+    │   │   └── ModelRetired             model_retired (it was there once; who to ask instead)
+    │   ├── StateConflict            conflict (what is there now does not permit it)
+    │   │   ├── AlreadyThere             already_exists
+    │   │   ├── RevisionStale            revision_conflict (somebody changed it since it was read)
+    │   │   ├── KeyReused                idempotency_key_reused (with another order)
+    │   │   ├── DigestChanged            digest_changed (a version's artifact never changes)
+    │   │   ├── LegalHold                legal_hold (what would be erased has to stay)
+    │   │   ├── RequestClosed            request_closed (decided, withdrawn or expired already)
+    │   │   └── TransitionRefused        transition_refused
     │   ├── MethodNotAllowed         method_not_allowed
     │   ├── RequestTimeout           request_timeout (header or body came too slowly)
     │   ├── BodyTooLarge             body_too_large
@@ -41,6 +54,8 @@
     │   │   ├── NoReplica                no_replica (retry)
     │   │   └── Draining                 draining (retry)
     │   ├── AuthUnavailable          auth_unavailable (retry)
+    │   ├── KeyStoreUnavailable      key_store_unavailable (retry)
+    │   ├── RegistryUnavailable      registry_unavailable (retry)
     │   ├── LogUnavailable           log_unavailable (retry)
     │   │   └── LogStorageFull           log_storage_full (retry)
     │   ├── ReplicaLost              replica_lost (retry)
@@ -54,12 +69,20 @@
         ├── SettingInvalid           invalid_setting
         ├── AddressInUse             address_in_use
         ├── DataDirectoryInUse       data_directory_in_use
+        ├── SchemaUnsupported        schema_unsupported (the database is of a newer version)
         ├── SpecificationInvalid     invalid_specification
         ├── ArtifactInvalid          invalid_artifact
-        │   └── ArtifactMissing          artifact_missing (a deployment may be optional)
+        │   ├── ArtifactMissing          artifact_missing (a deployment may be optional)
+        │   └── ReleaseRefused           release_refused (not signed, approved or bound as it must be)
+        ├── SignatureInvalid         invalid_signature
+        ├── ProofInvalid             invalid_proof (of a Merkle tree)
+        ├── CiphertextInvalid        invalid_ciphertext (damaged, or not opened by this key)
         ├── ProviderUnavailable      provider_unavailable
         ├── OrderRefused             order_refused (the control port said no to a command)
         ├── LogDamaged               log_damaged
+        ├── AuditDamaged             audit_damaged (the trail is not what was signed)
+        ├── LedgerUnavailable        ledger_unavailable (where tables, or shipped segments, lie)
+        ├── QueryInvalid             invalid_query (the SQL of `serving log sql`)
         └── StartFailed              start_failed
 
 A message tells its reader what to change: the thing, the value, the permitted range. It holds no
@@ -145,6 +168,18 @@ class FieldUnknown(RequestInvalid):
     code = "unknown_or_read_only_field"
 
 
+class OutcomeInvalid(RequestInvalid):
+    code = "invalid_outcome"
+
+
+class ArtifactUnsupported(RequestInvalid):
+    code = "unsupported_artifact"
+
+
+class PathUnsafe(RequestInvalid):
+    code = "unsafe_path"
+
+
 class AmbiguousCredentials(RequestInvalid):
     code = "ambiguous_credentials"
 
@@ -169,12 +204,58 @@ class Forbidden(CallerError):
     code = "forbidden"
 
 
+class SeparationBroken(Forbidden):
+    code = "separation_of_duties"
+
+
 class NotFound(CallerError):
     code = "not_found"
 
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class ModelRetired(NotFound):
+    """successor: who to ask instead, as `model@version`; empty for nobody."""
+
+    code = "model_retired"
+
+    def __init__(self, message: str, *, successor: str = "") -> None:
+        super().__init__(message)
+        self.successor = successor
+
+
+class StateConflict(CallerError):
+    code = "conflict"
+
+
+class AlreadyThere(StateConflict):
+    code = "already_exists"
+
+
+class RevisionStale(StateConflict):
+    code = "revision_conflict"
+
+
+class KeyReused(StateConflict):
+    code = "idempotency_key_reused"
+
+
+class DigestChanged(StateConflict):
+    code = "digest_changed"
+
+
+class LegalHold(StateConflict):
+    code = "legal_hold"
+
+
+class RequestClosed(StateConflict):
+    code = "request_closed"
+
+
+class TransitionRefused(StateConflict):
+    code = "transition_refused"
 
 
 class MethodNotAllowed(CallerError):
@@ -259,6 +340,16 @@ class AuthUnavailable(ServiceError):
     retry = True
 
 
+class KeyStoreUnavailable(ServiceError):
+    code = "key_store_unavailable"
+    retry = True
+
+
+class RegistryUnavailable(ServiceError):
+    code = "registry_unavailable"
+    retry = True
+
+
 class LogUnavailable(ServiceError):
     code = "log_unavailable"
     retry = True
@@ -310,6 +401,10 @@ class DataDirectoryInUse(OperatorError):
     code = "data_directory_in_use"
 
 
+class SchemaUnsupported(OperatorError):
+    code = "schema_unsupported"
+
+
 class SpecificationInvalid(OperatorError):
     code = "invalid_specification"
 
@@ -322,6 +417,22 @@ class ArtifactMissing(ArtifactInvalid):
     code = "artifact_missing"
 
 
+class ReleaseRefused(ArtifactInvalid):
+    code = "release_refused"
+
+
+class SignatureInvalid(OperatorError):
+    code = "invalid_signature"
+
+
+class ProofInvalid(OperatorError):
+    code = "invalid_proof"
+
+
+class CiphertextInvalid(OperatorError):
+    code = "invalid_ciphertext"
+
+
 class ProviderUnavailable(OperatorError):
     code = "provider_unavailable"
 
@@ -332,6 +443,18 @@ class OrderRefused(OperatorError):
 
 class LogDamaged(OperatorError):
     code = "log_damaged"
+
+
+class LedgerUnavailable(OperatorError):
+    code = "ledger_unavailable"
+
+
+class QueryInvalid(OperatorError):
+    code = "invalid_query"
+
+
+class AuditDamaged(OperatorError):
+    code = "audit_damaged"
 
 
 class StartFailed(OperatorError):

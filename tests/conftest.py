@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from serving.storage.database import Database
+from serving.storage_settings import RegistrySettings
 from tests.catalogue import DOUBLER, TWIN, write_models
+from tests.databases import Postgres, postgres
 from tests.instances import Instance
 from tests.places import InProcess
 
@@ -19,8 +22,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How many of the onnx package's models are run (`tests/conformance`)."""
+    """How many of the onnx package's models are run (`tests/conformance`); how many processes are
+    killed, and which (`tests/faults/test_kill_cycles.py`)."""
     parser.addoption("--onnx-models", choices=("sample", "all"), default="sample")
+    parser.addoption("--kill-cycles", type=int, default=25)
+    parser.addoption("--kill-seed", type=int, default=1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,3 +57,27 @@ def ray_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]
     with Instance(folder, engine="ray", deployments=deployments, models_dir=models) as instance:
         instance.expect("ready", within_s=120)
         yield instance
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL that is started once; whoever stops it starts it again."""
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def registry_settings(request: pytest.FixtureRequest) -> RegistrySettings:
+    """A database of each kind with nothing in it: what is proved with it holds on both."""
+    if request.param == "sqlite":
+        return RegistrySettings(timeout_s=2.0)
+    server: Postgres = request.getfixturevalue("postgres_server")
+    return server.database()
+
+
+@pytest.fixture
+def database(registry_settings: RegistrySettings, tmp_path: Path) -> Iterator[Database]:
+    """A migrated database of each kind."""
+    opened = Database.open(registry_settings, tmp_path)
+    yield opened
+    opened.close()

@@ -5,11 +5,12 @@ import errno
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from serving.core.clock import Clock, SystemClock
 from serving.core.predictions import Fate, PredictionRecord
@@ -19,9 +20,13 @@ from serving.predictionlog.files import Files, SystemFiles
 from serving.predictionlog.format import Definition, TensorShape
 from serving.predictionlog.query import Query, Search
 from serving.predictionlog.records import BatchFacts, definition_text, encode_predictions
+from serving.predictionlog.scan import seal_ending_at
+from serving.predictionlog.source import Source
 from serving.predictionlog.syncing import BackgroundSync
+from serving.predictionlog.tree import Signer
 from serving.predictionlog.writer import PredictionLogWriter
 from serving.settings import LogSettings
+from serving.trust.signatures import ROLES, SigningKey, TrustedKey, TrustedKeys
 
 NOW_NS = 1_700_000_000_000_000_000
 DOUBLER = Definition(
@@ -31,6 +36,9 @@ FAILED = Definition("doubler", "1", "ab" * 32, DOUBLER.inputs, ())
 TAG = 0x5E60001
 NUMBER = TAG << 32 | 1
 DEFINITIONS = {NUMBER: definition_text(DOUBLER)}
+SIGNER = SigningKey(Ed25519PrivateKey.from_private_bytes(b"serving-golden-files-test-key-1!"))
+"""A key for tests and golden files; it signs nothing else."""
+TRUSTED = TrustedKeys([TrustedKey(SIGNER.key_id, SIGNER.public.text, "tests", ROLES)])
 SETTINGS = LogSettings(segment_bytes=256 * 1024, min_free_bytes=0)
 
 
@@ -91,11 +99,14 @@ class QuickFiles(SystemFiles):
     def sync(self, descriptor: int) -> None:
         """Nothing."""
 
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
 
 class FaultyFiles(QuickFiles):
     """Files that follow a plan: at the n-th call from now of an operation, or from there on.
 
-    Operations: create, write, truncate, intact.
+    Operations: create, write, truncate, intact, replace.
     """
 
     def __init__(self) -> None:
@@ -169,6 +180,10 @@ class FaultyFiles(QuickFiles):
         self._meet("truncate")
         super().truncate(descriptor, length)
 
+    def replace(self, path: Path, content: bytes) -> None:
+        self._meet("replace")
+        super().replace(path, content)
+
     def intact(self, descriptor: int, path: Path, *, length: int) -> bool:
         self._meet("intact")
         return super().intact(descriptor, path, length=length)
@@ -180,6 +195,9 @@ def a_committer(
     settings: LogSettings = SETTINGS,
     files: Files | None = None,
     clock: Clock | None = None,
+    definitions: Mapping[int, bytes] = DEFINITIONS,
+    log_id: bytes = b"log-id-8",
+    signer: Signer = SIGNER,
 ) -> Committer:
     """Opened, with the doubler's definition known."""
     committer = Committer(
@@ -187,9 +205,10 @@ def a_committer(
         settings=settings,
         clock=clock or SystemClock(),
         files=files or QuickFiles(),
-        log_id=b"log-id-8",
+        log_id=log_id,
         tag=TAG,
-        definitions=DEFINITIONS,
+        definitions=definitions,
+        signer=signer,
     )
     committer.open()
     return committer
@@ -205,11 +224,12 @@ def a_writer(
     """As the product makes it; with `files` or `sync`, the thread or `sync` syncs instead."""
     clock = SystemClock()
     if files is None and sync is None:
-        return PredictionLogWriter(directory, settings=settings, clock=clock)
+        return PredictionLogWriter(directory, settings=settings, clock=clock, signer=SIGNER)
     return PredictionLogWriter(
         directory,
         settings=settings,
         clock=clock,
+        signer=SIGNER,
         files=files or QuickFiles(),
         make_sync=lambda _loop: sync,
     )
@@ -244,6 +264,23 @@ def read_all(root: Path, query: Query = Query()) -> list[PredictionRecord]:  # n
 def sequences(root: Path) -> list[int]:
     """Of every record that can be read, in the order of reading."""
     return [found.sequence for found in read_all(root)]
+
+
+def without_seal(segment: Path) -> bytes:
+    """What stood in a sealed segment before it was sealed."""
+    with Source(segment) as source:
+        header, _ = source.header()
+        assert header is not None
+        seal = seal_ending_at(source, header, source.size)
+        assert seal is not None
+        return source.read(0, seal.start)
+
+
+def crash(directory: Path, *, tail: bytes = b"") -> None:
+    """Leaves a closed log as a killed writer would, before it wrote its first head."""
+    segment = newest_segment(directory)
+    segment.write_bytes(without_seal(segment) + tail)
+    (directory / "head.json").unlink()
 
 
 def newest_segment(directory: Path) -> Path:

@@ -20,19 +20,21 @@ from serving.access.issuer import LocalIssuer
 from serving.app.descendants import descendants
 from serving.app.directory import DataDirectory
 from serving.app.worker import Worker
-from serving.control.desired import Places, read_desired
 from serving.core.clock import SystemClock
 from serving.core.predictions import PredictionRecord
 from serving.core.principals import Role
 from serving.core.tensors import Array
 from serving.core.traffic import ReplicaEndpoint, Snapshot
+from serving.inference.approved import ApprovedArtifact
 from serving.inference.hosting import Load
 from serving.inference.listener import ReplicaListener
+from serving.inference.places import UnixPlace
 from serving.inference.plans import ApplicationPlan, socket_path
 from serving.inference.session import OnnxSession
 from serving.predictionlog.query import Query, Search
 from serving.settings import AccessSettings, Settings
 from tests.catalogue import DOUBLER, TWIN, write_models
+from tests.folderplans import Places, read_desired, release_deployments
 from tests.instances import free_ports
 
 PATIENCE_S: Final = 20.0
@@ -122,6 +124,7 @@ class InProcess:
         self._stack.enter_context(self.directory.locked())
         self.directory.prepare()
         self.worker = Worker(self.settings, 0)
+        release_deployments(self.settings, self.directory.keys, SystemClock())
         desired = read_desired(self.settings, self._places())
         self.listeners = {plan.key: self._listen(plan) for plan in desired.plans}
         await self.worker.start()
@@ -145,11 +148,12 @@ class InProcess:
 
     def _listen(self, plan: ApplicationPlan) -> ReplicaListener:
         order, settings = plan.order, self.settings
-        session = self._load(order.version, Path(order.artifact), settings=settings.inference)
+        bundle = ApprovedArtifact(order, SystemClock()).load()
+        session = self._load(order.version, bundle, settings=settings.inference)
         listener = ReplicaListener(
             session,
             replica=_replica(plan),
-            path=socket_path(order, _replica(plan)),
+            place=UnixPlace(socket_path(order, _replica(plan))),
             channel=settings.channel,
             run_timeout_s=settings.inference.run_timeout_s,
             clock=SystemClock(),

@@ -28,7 +28,8 @@ def an_order(
     """Sockets and keys in `folder`."""
     return ReplicaOrder(
         version=version,
-        artifact=str(folder / "model.onnx"),
+        release=str(folder / "releases" / f"{version.key}.json"),
+        artifacts=str(folder / "artifacts"),
         sockets=str(folder),
         keys=str(folder / "keys"),
         logs=str(folder),

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from serving.access.keys import read_or_create
 from serving.access.state import ApiKey
 from serving.errors import StartFailed
+from serving.trust.privatefiles import read_or_create
 
 PEPPER_NAME: Final = "pepper"
 PREFIX: Final = b"svk_"

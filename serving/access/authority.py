@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from serving.access.claims import subject_is_valid
-from serving.access.keys import read_or_create
 from serving.core.clock import Clock
 from serving.errors import ParameterInvalid, StartFailed
+from serving.trust.privatefiles import read_or_create
 
 AUTHORITY_LIFE: Final = timedelta(days=3650)
 LEAF_LIFE: Final = timedelta(days=397)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from serving.access.policy import ROLE_ACTIONS, Policy
+from serving.core.actors import Reach
 from serving.core.principals import Action, Decision, Ground, Principal
 from serving.errors import Forbidden, ModelNotFound
 
@@ -29,8 +30,15 @@ _BY_ROLES: Final = Policy()
 class _Trust:
     """The authority behind our own processes."""
 
-    def decide(self, principal: Principal, action: Action, model: str | None) -> Decision:
-        del principal, action, model
+    def decide(
+        self,
+        principal: Principal,
+        action: Action,
+        model: str | None,
+        *,
+        tenant: str | None = None,
+    ) -> Decision:
+        del principal, action, model, tenant
         return Decision(True, Ground.TRUSTED, "", "one of the product's own processes")
 
     judge = decide
@@ -87,6 +95,16 @@ def authorize(
 def may(principal: Principal, action: Action, model: str | None = None) -> bool:
     """Whether, without a refusal: for what is shown to some and not to others."""
     return decision(principal, action, model).allowed
+
+
+def reach_of(principal: Principal) -> Reach:
+    """What a principal may do with a model whose owner is known."""
+    authority = principal.authority or _BY_ROLES
+
+    def reach(action: Action, model: str, tenant: str) -> bool:
+        return authority.decide(principal, action, model, tenant=tenant).allowed
+
+    return reach
 
 
 def decision(principal: Principal, action: Action, model: str | None = None) -> Decision:

@@ -1,4 +1,5 @@
-"""Refused credentials and refused authorizations, as evidence: counted all, logged with measure.
+"""Refused credentials and refused authorizations, as evidence: counted all, logged with measure, and
+summed up for the audit trail (`access.tallies`).
 
 A flood of refusals must cost neither the disk nor the reader of the log: at most so many lines are
 written in any second, and the next line that is written says how many were not. What is counted is
@@ -11,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from serving.access.tallies import Tally
 from serving.core.clock import Clock
 from serving.core.principals import Action, Decision, Ground, Principal
 
@@ -24,6 +26,7 @@ class Denials:
     """Of one process. Not for use from several threads."""
 
     def __init__(self, clock: Clock, *, lines_per_second: int = LINES_PER_SECOND) -> None:
+        self.tally = Tally(clock)
         self._clock = clock
         self._most = lines_per_second
         self._counts: Counter[Ground] = Counter()
@@ -37,6 +40,7 @@ class Denials:
 
     def refuse_credential(self, reason: str) -> None:
         """A credential was refused, as its verifier counts; who sent it is not known."""
+        self.tally.note(reason)
         self._log("credential refused", reason=reason)
 
     def refuse_action(
@@ -44,6 +48,14 @@ class Denials:
     ) -> None:
         """A known caller wanted something that it may not do. epoch: of the rules."""
         self._counts[why.ground] += 1
+        self.tally.note(
+            why.ground.value,
+            subject=principal.subject,
+            tenant=principal.tenant,
+            action=action.value,
+            model=model or "",
+            rule=why.rule,
+        )
         self._log(
             "access denied",
             subject=principal.subject,

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from serving.access.claims import Profile, subject_is_valid
 from serving.access.keyrings import KeyRing, TrustedIssuer
-from serving.access.keys import read_or_create
 from serving.access.verification import KeySet, VerificationKey, thumbprint
 from serving.core.clock import Clock
 from serving.core.principals import Role
 from serving.errors import SettingInvalid, StartFailed
 from serving.settings import AccessSettings
+from serving.trust.privatefiles import read_or_create
 
 ALGORITHM: Final = "EdDSA"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105  # A media type, not a password.

@@ -1,31 +1,20 @@
-"""Secrets on disk: made on first use, readable by their owner only.
+"""What our own processes show each other: one secret of the data directory."""
 
-A secret is written whole to a private temporary file and then linked to its name. The link fails
-when the name exists, so two processes that start together agree on one secret, and a crash leaves
-either no secret or a complete one. A file or folder that others can read stops the start: a key
-that may have leaked is replaced by a person, never by us.
-"""
-
-import contextlib
 import hmac
-import os
 import secrets
-import stat
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from serving.errors import StartFailed
+from serving.trust.privatefiles import read_or_create
 
 INTERNAL_NAME: Final = "internal"
 SECRET_BYTES: Final = 32
-MAX_SECRET_FILE_BYTES: Final = 16 * 1024
-OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 BEARER: Final = b"Bearer "
 
 
 def internal_secret(keys_dir: Path) -> str:
-    """What our own processes show each other: 32 random bytes in lower-case hexadecimal.
+    """32 random bytes in lower-case hexadecimal.
 
     Made on first use. Raises StartFailed when the file is damaged or others may read it.
     """
@@ -45,77 +34,3 @@ def carries_secret(authorization: bytes | None, secret: str) -> bool:
     """Whether an `Authorization` value is `Bearer` and `secret`, compared in constant time."""
     expected = BEARER + secret.encode("ascii")
     return authorization is not None and hmac.compare_digest(authorization, expected)
-
-
-def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The content of `path`, made by `make` when there is no such file yet.
-
-    The folder is created with mode 0700, the file with 0600. Safe against a second process that
-    does the same at the same time: both return the same content. Raises StartFailed.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_readable_by_others(path.parent, path.parent.stat().st_mode)
-        if not path.exists():
-            _create(path, make())
-        return _read_private(path)
-    except OSError as error:
-        raise StartFailed(f"cannot keep a secret in {path}: {error.strerror}") from error
-
-
-def replace_private(path: Path, content: bytes) -> None:
-    """Writes `path`, mode 0600, as a whole or not at all. Raises OSError."""
-    with _written_beside(path, content) as temporary:
-        temporary.replace(path)
-        _sync_folder(path.parent)
-
-
-def _create(path: Path, content: bytes) -> None:
-    with _written_beside(path, content) as temporary:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return  # Another process was first; its secret is the one that counts.
-        _sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
-    """A private file with `content`, on disk, under a name of its own that is gone afterwards."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_private(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise StartFailed(f"{path} must be an ordinary file")
-        _refuse_readable_by_others(path, mode)
-        return file.read(MAX_SECRET_FILE_BYTES)
-
-
-def _refuse_readable_by_others(path: Path, mode: int) -> None:
-    if mode & OTHERS:
-        permitted = "0700" if stat.S_ISDIR(mode) else "0600"
-        raise StartFailed(
-            f"{path} has mode {stat.S_IMODE(mode):04o}, so others on this machine can use it; "
-            f"set it to {permitted}, and replace the keys if anyone may have read them"
-        )

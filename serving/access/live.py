@@ -58,6 +58,15 @@ class LiveAccess:
         authenticator.set_revocations(state.revoked())
         authenticator.forget(lambda p: p.issuer == ISSUER and p.token_id in changed)
 
+    def set_tenants(self, tenants: Mapping[str, str]) -> None:
+        """Judges by these owners of models from the next question on."""
+        if tenants == self._tenants:
+            return
+        self._tenants = dict(tenants)
+        self._policy = Policy(self.state, tenants=self._tenants)
+        for principal in list(self._adopted.values()):
+            principal.permitted.clear()
+
     # -- for the authenticator ------------------------------------------------------------------
 
     def recognises(self, credential: bytes) -> bool:
@@ -88,8 +97,15 @@ class LiveAccess:
 
     # -- the authority behind every adopted principal ------------------------------------------------
 
-    def decide(self, principal: Principal, action: Action, model: str | None) -> Decision:
-        return self._policy.decide(principal, action, model)
+    def decide(
+        self,
+        principal: Principal,
+        action: Action,
+        model: str | None,
+        *,
+        tenant: str | None = None,
+    ) -> Decision:
+        return self._policy.decide(principal, action, model, tenant=tenant)
 
     def judge(self, principal: Principal, action: Action, model: str | None) -> Decision:
         decision = self._policy.decide(principal, action, model)

@@ -20,10 +20,9 @@ AUDIENCE: Final = "urn:serving:control"
 LIFETIME_S: Final = 30.0
 
 
-def operator_token(keys_dir: Path, clock: Clock) -> str:
-    """A token for whoever runs this process. Raises StartFailed."""
-    subject = f"local:{_user()}"
-    return _issuer(keys_dir, clock).issue(subject=subject, roles=[Role.ADMIN], ttl_s=LIFETIME_S)
+def operator_token(keys_dir: Path, clock: Clock, *, role: Role = Role.ADMIN) -> str:
+    """A token for whoever runs this process, in one role at a time. Raises StartFailed."""
+    return _issuer(keys_dir, clock).issue(subject=operator_name(), roles=[role], ttl_s=LIFETIME_S)
 
 
 def trusted_operators(keys_dir: Path, clock: Clock) -> TrustedIssuer:
@@ -31,15 +30,16 @@ def trusted_operators(keys_dir: Path, clock: Clock) -> TrustedIssuer:
     return _issuer(keys_dir, clock).trusted
 
 
+def operator_name() -> str:
+    """What whoever runs this process is called in the audit trail."""
+    try:
+        return f"local:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return "local:unknown"
+
+
 def _issuer(keys_dir: Path, clock: Clock) -> LocalIssuer:
     settings = AccessSettings(
         issuer=ISSUER, audience=AUDIENCE, max_token_lifetime_s=LIFETIME_S, leeway_s=LIFETIME_S
     )
     return LocalIssuer.open(keys_dir, settings, clock)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

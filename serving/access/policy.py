@@ -23,21 +23,30 @@ from serving.access.state import AccessState, Effect, Rule
 from serving.core.principals import Action, Decision, Ground, Principal, Resource, Role
 
 ROLE_ACTIONS: Final[Mapping[Role, frozenset[Action]]] = {
-    Role.CALLER: frozenset({Action.INFER, Action.DESCRIBE}),
+    Role.CALLER: frozenset({Action.INFER, Action.REPORT_OUTCOME, Action.DESCRIBE}),
     Role.DEVELOPER: frozenset(
-        {Action.INFER, Action.DESCRIBE, Action.DESCRIBE_CANDIDATES, Action.REGISTER}
+        {
+            Action.INFER,
+            Action.REPORT_OUTCOME,
+            Action.DESCRIBE,
+            Action.DESCRIBE_CANDIDATES,
+            Action.REGISTER,
+        }
     ),
     Role.APPROVER: frozenset({Action.DESCRIBE, Action.DESCRIBE_CANDIDATES, Action.APPROVE}),
     Role.OPERATOR: frozenset(
         {
             Action.INFER,
+            Action.REPORT_OUTCOME,
             Action.DESCRIBE,
             Action.DESCRIBE_CANDIDATES,
             Action.OPERATE,
             Action.READ_STATUS,
         }
     ),
-    Role.REVIEWER: frozenset({Action.DESCRIBE, Action.REVIEW, Action.READ_PAYLOADS}),
+    Role.REVIEWER: frozenset(
+        {Action.DESCRIBE, Action.REPORT_OUTCOME, Action.REVIEW, Action.READ_PAYLOADS}
+    ),
     Role.AUDITOR: frozenset(
         {
             Action.DESCRIBE,
@@ -48,7 +57,13 @@ ROLE_ACTIONS: Final[Mapping[Role, frozenset[Action]]] = {
         }
     ),
     Role.ADMIN: frozenset(
-        {Action.DESCRIBE, Action.READ_STATUS, Action.READ_ACCESS, Action.MANAGE_ACCESS}
+        {
+            Action.DESCRIBE,
+            Action.READ_STATUS,
+            Action.READ_ACCESS,
+            Action.MANAGE_ACCESS,
+            Action.PROTECT_SUBJECTS,
+        }
     ),
 }
 """What each role may do; a role that is not asked for by anything yet is here already, so that
@@ -105,9 +120,18 @@ class Policy:
         self._tenants = dict(tenants or {})
         self._concerned: dict[tuple[str, str], tuple[Rule, ...]] = {}
 
-    def decide(self, principal: Principal, action: Action, model: str | None) -> Decision:
-        """Whether, and why. A model that does not exist belongs to nobody."""
-        tenant = "" if model is None else self._tenants.get(model, "")
+    def decide(
+        self,
+        principal: Principal,
+        action: Action,
+        model: str | None,
+        *,
+        tenant: str | None = None,
+    ) -> Decision:
+        """Whether, and why. A model that does not exist belongs to nobody. tenant: who owns the
+        model; None: as the settings and gateways know it."""
+        if tenant is None:
+            tenant = "" if model is None else self._tenants.get(model, "")
         return decide(
             principal,
             action,

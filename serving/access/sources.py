@@ -16,10 +16,10 @@ from typing import Final, Protocol
 import httpx
 
 from serving.access.jwks import MAX_DOCUMENT_BYTES, read_key_set, read_secret
-from serving.access.keys import OTHERS
 from serving.access.verification import KeySet, KeyUnfit
 from serving.errors import SettingInvalid
 from serving.issuer_settings import IssuerSettings
+from serving.trust.privatefiles import OTHERS
 
 ACCEPTED: Final = "application/jwk-set+json, application/json"
 

@@ -20,6 +20,7 @@ from serving.app.directory import DataDirectory
 from serving.errors import OperatorError
 from serving.settings import Settings
 from serving.telemetry import logs
+from serving.trust.coredumps import no_core_dumps
 
 REFUSED: Final = 2
 """Exit status of a child that would be refused again: nobody respawns it."""
@@ -39,6 +40,7 @@ def run_child(process: str, main: Callable[[Settings, int], None]) -> None:
     parser.add_argument("--index", type=int, default=0)
     arguments = parser.parse_args()
     os.umask(0o077)
+    no_core_dumps()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = process.format(index=arguments.index)
     settings = Settings.model_validate_json(arguments.settings.read_bytes())

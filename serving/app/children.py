@@ -29,13 +29,17 @@ SETTLED_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
-    """What to start: `python -m module arguments`. environment: added to this process' own."""
+    """What to start: `python -m module arguments`. environment: added to this process' own.
+
+    idle: it gets the time that nobody else wants.
+    """
 
     name: str
     module: str
     arguments: tuple[str, ...]
     log: Path
     environment: Mapping[str, str]
+    idle: bool = False
 
 
 class Child:
@@ -121,5 +125,13 @@ class Child:
                 stderr=log,
                 env={**os.environ, **self.plan.environment},
                 start_new_session=True,
-                preexec_fn=end_with_parent,
+                preexec_fn=_begin_idle if self.plan.idle else end_with_parent,
             )
+
+
+def _begin_idle() -> None:
+    """In the child, before its program: the lowest priority there is, inherited by all its threads."""
+    end_with_parent()
+    with contextlib.suppress(OSError):  # A sandbox may forbid it; then it shares as everybody does.
+        os.nice(19)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -1,5 +1,7 @@
 """Who may come to the control port, and the access state that its owner keeps: built and wired."""
 
+from collections.abc import Sequence
+
 from serving.access.apikeys import read_pepper
 from serving.access.issuers import Issuers
 from serving.access.keys import internal_secret
@@ -8,14 +10,19 @@ from serving.access.operators import trusted_operators
 from serving.access.permissions import CONTROL
 from serving.access.store import AccessStore
 from serving.access.tokens import Authenticator
+from serving.app.control_types import TYPES
 from serving.app.directory import DataDirectory
 from serving.app.worker_metrics import read_refusals
+from serving.audit.spool import Spool
 from serving.control.access import AccessRegister
 from serving.control.access_keys import KeyRegister
+from serving.control.privacy import SubjectProtection
 from serving.core.clock import Clock
 from serving.edge.access_admin import AccessRoutes
 from serving.edge.admin import ControlPlane, ControlRoutes
-from serving.edge.routes import Router
+from serving.edge.control_openapi import description_route
+from serving.edge.privacy_admin import PrivacyRoutes
+from serving.edge.routes import Route, Router
 from serving.settings import Settings
 from serving.telemetry.metrics import MetricFamilies
 
@@ -42,15 +49,29 @@ class ControlAccess:
             store, live=self._live, authenticator=self._authenticator, clock=clock
         )
         self._keys = KeyRegister(self._register, store, pepper=pepper)
+        self._protection = SubjectProtection(
+            directory.root,
+            spool=Spool(directory.audit),
+            copies=settings.privacy.erase_list_copies,
+            clock=clock,
+        )
 
-    def router(self, plane: ControlPlane) -> Router:
-        """The whole control port."""
+    @property
+    def register(self) -> AccessRegister:
+        return self._register
+
+    def router(self, plane: ControlPlane, more: Sequence[Route]) -> Router:
+        """The whole control port. more: what is answered from the database."""
         routes = ControlRoutes(
             plane, authentication=self._authenticator, secret=self._secret, clock=self._clock
         )
         access = AccessRoutes(self._register, self._keys)
+        privacy = PrivacyRoutes(self._protection)
+        table = [*routes.routes(), *access.routes(), *privacy.routes(), *more]
         return Router(
-            [*routes.routes(), *access.routes()], identify=routes.identify, permissions=CONTROL
+            [*table, description_route(table, TYPES)],
+            identify=routes.identify,
+            permissions=CONTROL,
         )
 
     def read_families(self, families: MetricFamilies) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 logger = structlog.get_logger()
 

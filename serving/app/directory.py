@@ -12,6 +12,10 @@
     run/socket_dir          where sockets are when `run` is too deep for a socket's path
     run/*.sock              introspection of each process; run/replicas/*.sock: frames
     log/gateway-<i>/        the prediction log of a worker
+    ledger/                 tables of sealed segments (cold/), and where sinks go on
+    uploads/                artifacts on their way in, sealed piece by piece
+    inspections/            what is inspected just now; empty otherwise
+    subjects/               keys of data subjects, the erase list, legal holds
     logs/<process>.log      what a child wrote to its standard output and error, in this run
     logs/replica-<model>@<version>.log
     snapshot-gateway-<i>.json, access-gateway-<i>.json: what each worker was told last
@@ -62,6 +66,26 @@ class DataDirectory:
         return self.root / "logs"
 
     @property
+    def artifacts(self) -> Path:
+        """Sealed artifacts by digest."""
+        return self.root / "artifacts"
+
+    @property
+    def uploads(self) -> Path:
+        """Artifacts on their way in, sealed."""
+        return self.root / "uploads"
+
+    @property
+    def inspections(self) -> Path:
+        """Private copies of artifacts while they are inspected; empty otherwise."""
+        return self.root / "inspections"
+
+    @property
+    def releases(self) -> Path:
+        """Why each version may run: what replicas verify."""
+        return self.root / "releases"
+
+    @property
     def settings_file(self) -> Path:
         return self.run / "settings.json"
 
@@ -96,6 +120,20 @@ class DataDirectory:
         return self.sockets / "control.sock"
 
     @property
+    def ledger_socket(self) -> Path:
+        return self.sockets / "ledger.sock"
+
+    @property
+    def ledger(self) -> Path:
+        """Cold data, where it lies on this machine, and what the ledger process remembers."""
+        return self.root / "ledger"
+
+    @property
+    def log(self) -> Path:
+        """The prediction logs of all workers."""
+        return self.root / "log"
+
+    @property
     def replica_sockets(self) -> Path:
         return self.sockets / "replicas"
 
@@ -114,9 +152,29 @@ class DataDirectory:
         return self.root / "log" / f"gateway-{index}"
 
     @property
+    def audit(self) -> Path:
+        """Events that wait for the audit trail."""
+        return self.root / "audit"
+
+    @property
+    def subjects(self) -> Path:
+        """Keys of data subjects, the erase list and legal holds."""
+        return self.root / "subjects"
+
+    @property
     def quotas(self) -> Path:
         """What is left of everybody's quota; all workers of the node share it."""
         return self.root / "quotas"
+
+    @property
+    def concurrency(self) -> Path:
+        """How many requests of callers with such a limit are inside; shared likewise."""
+        return self.root / "concurrency"
+
+    @property
+    def quota_lock(self) -> Path:
+        """Whoever holds it tells the other nodes what this one used."""
+        return self.root / "quota-sharing.lock"
 
     def gateway_snapshot(self, index: int) -> Path:
         return self.root / f"snapshot-gateway-{index}.json"

@@ -18,11 +18,13 @@ from serving.app.child import set_on_termination, stop_event
 from serving.app.control_access import ControlAccess
 from serving.app.descriptors import within_descriptors
 from serving.app.directory import DataDirectory
+from serving.app.evidence_parts import EvidenceTasks
 from serving.app.ports import read_ports
-from serving.control.desired import Desired, Places, read_desired
+from serving.app.registry_access import RegistryAccess
 from serving.control.plane import Plane
 from serving.control.publisher import SnapshotPublisher
 from serving.control.reconciler import Engine, Reconciler
+from serving.control.rollout import answering
 from serving.core.clock import Clock, SystemClock
 from serving.edge.admin import introspection_routes
 from serving.edge.http import HttpServer
@@ -42,21 +44,15 @@ Result = TypeVar("Result")
 
 def run_control(settings: Settings, engine: Engine) -> None:
     """Until SIGTERM. Raises SpecificationInvalid, ArtifactInvalid, AddressInUse, StartFailed."""
-    directory = DataDirectory.at(settings.data_dir)
-    places = Places(directory.replica_sockets, directory.keys, directory.logs, directory.instance)
-    desired = read_desired(settings, places)
-    asyncio.run(_run(settings, directory, desired, engine))
+    asyncio.run(_run(settings, DataDirectory.at(settings.data_dir), engine))
 
 
-async def _run(
-    settings: Settings, directory: DataDirectory, desired: Desired, engine: Engine
-) -> None:
+async def _run(settings: Settings, directory: DataDirectory, engine: Engine) -> None:
     stopping = stop_event()
     # One thread for every call of the engine: it has one owner, and control keeps answering.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as executor:
         control = RunningControl(
             settings,
-            desired,
             engine,
             directory=directory,
             executor=executor,
@@ -80,7 +76,6 @@ class RunningControl:
     def __init__(
         self,
         settings: Settings,
-        desired: Desired,
         engine: Engine,
         *,
         directory: DataDirectory,
@@ -95,45 +90,55 @@ class RunningControl:
         self._executor = executor
         self._clock = clock
         self._servers: list[HttpServer] = []
+        self._evidence: EvidenceTasks | None = None
         self._issuers = Issuers.open(directory.keys, settings.access, clock)
         self._publisher = SnapshotPublisher(
-            versions=desired.versions,
-            policies=desired.policies,
             path=directory.snapshot_file,
             # Replicas of the local engine died with the control process before this one.
             restore=settings.inference.engine == "ray",
             clock=clock,
         )
+        self._registry = RegistryAccess(
+            settings, directory, held=answering(self._publisher.before), clock=clock
+        )
         self._reconciler = Reconciler(
             engine,
-            desired.plans,
             period_s=settings.control.reconcile_s,
             executor=executor,
             clock=clock,
         )
         self._plane = Plane(
-            desired,
+            self._registry.source,
             engine=settings.inference.engine,
             reconciler=self._reconciler,
             publisher=self._publisher,
             settings=settings.control,
             clock=clock,
+            refused=self._note_refusal,
         )
+        self._notes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Until cancelled; then closes what it opened. Raises AddressInUse, StartFailed."""
         try:
-            await self._listen()
-            await asyncio.gather(self._plane.keep_leases(), self._issuers.run(), self._reconcile())
+            evidence = self._evidence = await self._listen()
+            await asyncio.gather(
+                self._registry.source.run(),
+                self._registry.inspections.run(),
+                evidence.run(),
+                self._plane.run(),
+                self._issuers.run(),
+                self._reconcile(),
+            )
         finally:
             await self._leave()
 
-    async def _listen(self) -> None:
+    async def _listen(self) -> EvidenceTasks:
         control = self._settings.control
         access = ControlAccess(
             self._settings, self._issuers, directory=self._directory, clock=self._clock
         )
-        server = self._server(access.router(self._plane))
+        server = self._server(access.router(self._plane, self._registry.routes()))
         try:
             await server.listen(
                 host=control.host, port=control.port, tls=tls_of(control, port="control")
@@ -142,14 +147,24 @@ class RunningControl:
             raise AddressInUse(
                 f"control.port {control.port} on {control.host} cannot be used: {error.strerror}"
             ) from error
+        evidence = EvidenceTasks(
+            self._settings,
+            self._directory,
+            self._registry.worker,
+            parts=self._registry.evidence,
+            access=access.register,
+            clock=self._clock,
+        )
         families = MetricFamilies()
         access.read_families(families)
+        evidence.read_families(families)
         read_ports(families, {"control": server})
         families.read_one(SNAPSHOT_EPOCH, lambda: self._publisher.current.epoch)
         add_replica_families(families, self._replica_reports)
         introspection = introspection_routes(status=self._plane.status, metrics=families.render)
         router = Router(introspection, permissions=INTROSPECTION)
         await self._server(router).listen_unix(self._directory.control_socket)
+        return evidence
 
     def _server(self, router: Router) -> HttpServer:
         server = HttpServer(router, limits=within_descriptors(self._settings.http))
@@ -162,6 +177,11 @@ class RunningControl:
             for lease in self._plane.live()
             if (renewal := lease.renewal) is not None
         ]
+
+    def _note_refusal(self, key: str, reason: str) -> None:
+        note = asyncio.create_task(self._registry.source.note_refusal(key, reason))
+        self._notes.add(note)
+        note.add_done_callback(self._notes.discard)
 
     async def _reconcile(self) -> None:
         await self._blocking(self._engine.connect)
@@ -176,6 +196,9 @@ class RunningControl:
         if self._settings.ray.address is not None and self._directory.final_stop:
             await self._blocking(self._withdraw)
         await self._blocking(self._engine.disconnect)
+        if self._evidence is not None:
+            await self._evidence.aclose()
+        self._registry.close()
 
     def _withdraw(self) -> None:
         """Removes our applications from a cluster that goes on without us."""

@@ -3,14 +3,15 @@
 import secrets
 from typing import Final
 
-from serving.access.keys import read_or_create
 from serving.app.children import ChildPlan
 from serving.app.directory import DataDirectory
 from serving.inference.environment import ray_environment
 from serving.settings import Settings
+from serving.trust.privatefiles import read_or_create
 
 HEAD: Final = "head"
 CONTROL: Final = "control"
+LEDGER: Final = "ledger"
 TOKEN_BYTES: Final = 32
 
 
@@ -19,7 +20,7 @@ def gateway_names(settings: Settings) -> list[str]:
 
 
 def plan_children(settings: Settings, directory: DataDirectory) -> list[ChildPlan]:
-    """In the order of a start: the head where there is one, control, the gateway workers."""
+    """In the order of a start: the head where there is one, control, the gateway workers, the ledger."""
     embedded = settings.inference.engine == "ray" and settings.ray.address is None
     local = settings.inference.engine == "local"
     environment = {} if local else _ray_environment(directory, embedded=embedded)
@@ -30,13 +31,14 @@ def plan_children(settings: Settings, directory: DataDirectory) -> list[ChildPla
             module=f"serving.app.{module}",
             arguments=("--settings", str(directory.settings_file), "--index", str(index)),
             log=directory.process_log(name),
-            environment={} if module == "worker" else environment,
+            environment={} if module in ("worker", "ledger") else environment,
+            idle=module == "ledger",
         )
 
     heads = [plan(HEAD, "head")] if embedded else []
     control = plan(CONTROL, "local_control" if local else "control")
     gateways = [plan(name, "worker", index) for index, name in enumerate(gateway_names(settings))]
-    return [*heads, control, *gateways]
+    return [*heads, control, *gateways, plan(LEDGER, "ledger")]
 
 
 def _ray_environment(directory: DataDirectory, *, embedded: bool) -> dict[str, str]:

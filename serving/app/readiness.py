@@ -5,6 +5,7 @@ caller would. `Watch.look` tells what changed since the last look.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,9 @@ from serving.control.status import ControlStatus, VersionStatus
 from serving.core.clock import Clock
 from serving.errors import StartFailed
 from serving.settings import Settings
+
+SETTLED: Final = frozenset({"ready", "refused", "leaving"})
+"""States of versions that nobody needs to wait for: what is refused stays so."""
 
 
 class GatewayStatus(msgspec.Struct, frozen=True):
@@ -70,7 +74,10 @@ class Watch:
         """Whether every version is served by every worker, and a caller is told so."""
         if self.control is None:
             return False
-        pending = [v for v in self.control.versions if v.state != "ready"]
+        if not self.control.known:
+            self.waiting_for = self.control.trouble or "the registry to be read"
+            return False
+        pending = [v for v in self.control.versions if v.state not in SETTLED]
         if pending:
             self.waiting_for = ", ".join(f"{v.model}@{v.version} ({v.state})" for v in pending)
             return False

@@ -42,6 +42,7 @@ def notices(settings: Settings, status: ControlStatus) -> tuple[str, ...]:
             "loses records of answered predictions",
             "off": "log.durability is off: NOTHING IS RECORDED. For measurements only",
         }[settings.log.durability],
+        *_release_notices(status),
         _device_notice(settings, status),
         _plain_text_notice(settings),
         "inference.engine is local: models run inside the control process, without Ray's isolation"
@@ -49,6 +50,25 @@ def notices(settings: Settings, status: ControlStatus) -> tuple[str, ...]:
         else "",
     ]
     return tuple(notice for notice in said if notice)
+
+
+def _release_notices(status: ControlStatus) -> list[str]:
+    """Who agreed to what serves, where it was nobody; and what must not serve."""
+    local = [version for version in status.versions if version.is_local]
+    said = []
+    if local:
+        models = len({version.model for version in local})
+        said.append(
+            f"{len(local)} versions of {models} models are registered, signed with this "
+            "installation's own key and approved by local-policy, because model.yaml calls their "
+            "tier of risk demo: no person has approved them"
+        )
+    said += [
+        f"{version.model}@{version.version} is refused: {version.message}"
+        for version in status.versions
+        if version.state == "refused"
+    ]
+    return said
 
 
 def _plain_text_notice(settings: Settings) -> str:

@@ -7,6 +7,7 @@ then control, then the head, and at last whatever is left below this process.
 
     death of            what happens
     a gateway worker    started again; the others have the port meanwhile
+    the ledger          started again; nobody waits for it
     control             started again; replicas and gateways go on without it
     the head            Ray's leftovers are killed; head and control start again
     the supervisor      every child gets SIGTERM from the kernel
@@ -33,7 +34,7 @@ from serving.app.descendants import become_subreaper, kill_descendants, reap_ado
 from serving.app.directory import DataDirectory
 from serving.app.introspection import Introspection
 from serving.app.location import TEMPORARY_PREFIX, read_location
-from serving.app.processes import CONTROL, HEAD, gateway_names, plan_children
+from serving.app.processes import CONTROL, HEAD, LEDGER, gateway_names, plan_children
 from serving.app.progress import ChildDied, Progress, Starting, Stopped, Stopping
 from serving.app.readiness import Watch
 from serving.app.scrape import MetricsPort
@@ -42,6 +43,7 @@ from serving.core.clock import Clock
 from serving.errors import AddressInUse, StartFailed
 from serving.settings import Settings
 from serving.telemetry import logs
+from serving.trust.coredumps import no_core_dumps
 
 STOP_S: Final = 30.0
 CONTROL_SHARE_S: Final = 8.0
@@ -244,6 +246,7 @@ class Supervisor:
 
     def _prepare(self) -> None:
         os.umask(0o077)
+        no_core_dumps()
         become_subreaper()
         self._clear_ray()  # Of a supervisor that was killed.
         self._directory.prepare()
@@ -255,7 +258,11 @@ class Supervisor:
             name: self._directory.gateway_socket(index)
             for index, name in enumerate(gateway_names(self._settings))
         }
-        return {CONTROL: self._directory.control_socket, **gateways}
+        return {
+            CONTROL: self._directory.control_socket,
+            LEDGER: self._directory.ledger_socket,
+            **gateways,
+        }
 
     def _clear_ray(self) -> None:
         """Keeps the logs of the embedded cluster, removes the rest of its folder."""

@@ -28,6 +28,8 @@ from serving.app.child import run_child, stop_event
 from serving.app.descriptors import within_descriptors
 from serving.app.directory import DataDirectory
 from serving.app.worker_metrics import read_families
+from serving.app.worker_quotas import WorkerQuotas
+from serving.app.worker_recording import WorkerRecording
 from serving.core.clock import SystemClock
 from serving.core.models import ModelVersion
 from serving.core.traffic import Snapshot
@@ -38,19 +40,20 @@ from serving.edge.rest import RestApplication
 from serving.edge.routes import Reply, Request, Route, Router
 from serving.edge.tls import tls_of
 from serving.gateway.batching import VersionQueue
-from serving.gateway.buckets import Buckets
+from serving.gateway.denialreports import DenialReports
 from serving.gateway.keyuses import report_uses
 from serving.gateway.memory import used_share
 from serving.gateway.pipeline import Pipeline
-from serving.gateway.quotas import Quotas
 from serving.gateway.replicas import ReplicaLinks
 from serving.gateway.snapshots import Follower
 from serving.gateway.telemetry import CallTelemetry
 from serving.inference.channel import Channel
+from serving.inference.places import channel_certificates
 from serving.predictionlog.writer import PredictionLogWriter
 from serving.settings import Settings
 from serving.telemetry.families import GatewayMetrics
 from serving.telemetry.traces import RequestTracing
+from serving.trust.installation import installation_key
 
 logger = structlog.get_logger()
 
@@ -81,12 +84,30 @@ class Worker:
         )
         self.tracing = RequestTracing(settings.telemetry, clock, service_name="serving-gateway")
         self.log = PredictionLogWriter(
-            directory.prediction_log(index), settings=settings.log, clock=clock
+            directory.prediction_log(index),
+            settings=settings.log,
+            clock=clock,
+            signer=installation_key(directory.keys),
         )
+        self.recording = WorkerRecording(
+            settings,
+            directory,
+            index=index,
+            log=self.log,
+            signer=installation_key(directory.keys),
+            clock=clock,
+        )
+        self.quotas = WorkerQuotas.open(settings, directory, index=index, clock=clock)
         self._index = index
+        certificates = channel_certificates(settings.channel)
         self._links = ReplicaLinks(
             lambda endpoint, version, changed: Channel(
-                endpoint, version, settings=settings.channel, clock=clock, changed=changed
+                endpoint,
+                version,
+                settings=settings.channel,
+                clock=clock,
+                changed=changed,
+                certificates=certificates,
             )
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -96,8 +117,9 @@ class Worker:
         settings, metrics = self.settings, self.metrics
         self.tracing.start()
         await self.log.start()
+        await self.recording.start()
         self.pipeline = self._make_pipeline()
-        application = RestApplication(
+        self.rest = RestApplication(
             self.pipeline,
             authenticator=self.authenticator,
             readiness=self,
@@ -107,7 +129,7 @@ class Worker:
             refused=lambda error: metrics.refused(error.code),
         )
         self.http = HttpServer(
-            application,
+            self.rest,
             limits=within_descriptors(settings.http),
             refused=lambda error: metrics.refused(error.code),
         )
@@ -133,7 +155,13 @@ class Worker:
         )
         await self.grpc.listen()
         self._tasks = [
-            asyncio.create_task(each) for each in (*following, self._sweep(), self.issuers.run())
+            asyncio.create_task(each)
+            for each in (
+                *following,
+                self._sweep(),
+                self.issuers.run(),
+                self.recording.run(),
+            )
         ]
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -151,16 +179,20 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._denials.tell()
         await self._links.aclose()
-        await self.log.aclose()
+        await self.recording.aclose()
         await self._introspection.aclose()
         self.tracing.close()
 
     def apply(self, snapshot: Snapshot) -> None:
         """Routes by `snapshot` from the next request on; called on the loop."""
         self.pipeline.apply(snapshot)
+        self.rest.versions.apply(snapshot)
+        self.grpc.versions.apply(snapshot)
+        self.access.set_tenants(self.settings.tenants | dict(snapshot.tenants))
         self._links.apply(snapshot, self.pipeline.table.queues)
-        self.metrics.retain({(v.model, v.version) for v in snapshot.versions})
+        self.metrics.retain(self.pipeline.versions)
         logger.info("snapshot applied", epoch=snapshot.epoch, endpoints=len(snapshot.endpoints))
 
     def apply_access(self, state: AccessState) -> None:
@@ -180,7 +212,7 @@ class Worker:
             return "no snapshot has come from the control plane yet"
         if not self.issuers.asked:
             return "waiting for the first answer of an issuer of tokens"
-        waiting = [key for key, queue in table.queues.items() if not queue.ready]
+        waiting = table.unready
         return f"waiting for {', '.join(waiting)}" if waiting else None
 
     # -- inside ----------------------------------------------------------------------------------
@@ -189,7 +221,7 @@ class Worker:
         return Pipeline(
             self.settings,
             authenticator=self.authenticator,
-            log=self.log,
+            recorder=self.recording.recorder,
             telemetry=CallTelemetry(
                 self.metrics,
                 self.tracing,
@@ -198,7 +230,7 @@ class Worker:
             ),
             clock=self.clock,
             make_queue=self._make_queue,
-            quotas=self._quotas(),
+            quotas=self.quotas.quotas,
         )
 
     def _follow(self) -> list[Coroutine[None, None, None]]:
@@ -225,7 +257,15 @@ class Worker:
         access.restore()
         snapshot.restore()
         uses = report_uses(self.access.take_uses, port=control, secret=secret)
-        return [access.run(), snapshot.run(), uses]
+        self._denials = DenialReports(self.access.denials.tally, port=control, secret=secret)
+        sharing = self.quotas.sharing
+        return [
+            access.run(),
+            snapshot.run(),
+            uses,
+            self._denials.run(),
+            *([sharing.run()] if sharing else []),
+        ]
 
     def _make_queue(self, version: ModelVersion, pipeline: Pipeline) -> VersionQueue:
         return VersionQueue(
@@ -236,18 +276,14 @@ class Worker:
             outcomes=pipeline,
         )
 
-    def _quotas(self) -> Quotas | None:
-        rules = self.settings.quotas
-        if not rules:
-            return None
-        return Quotas(rules, Buckets.open(self._directory.quotas), self.clock)
-
     async def _sweep(self) -> None:
         for number in itertools.count():
             await asyncio.sleep(SWEEP_S)
             self.pipeline.sweep()
             if number % MEMORY_SWEEPS == 0:
                 self.pipeline.admission.press(used_share())
+                # What drained meanwhile leaves no series behind.
+                self.metrics.retain(self.pipeline.versions)
                 self.grpc.follow()
 
     def _routes(self) -> list[Route]:

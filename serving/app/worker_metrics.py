@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from serving.access.live import LiveAccess
 from serving.access.tokens import Authenticator
 from serving.app.ports import read_ports
+from serving.app.worker_recording import WorkerRecording
 from serving.predictionlog.counts import COMMIT_TIMES_S, LogStatistics
 from serving.telemetry import families as names
 from serving.telemetry.metrics import Histogram, Labels, MetricFamilies
@@ -33,8 +34,13 @@ def read_families(worker: "Worker") -> None:
     families.read_one(names.CONNECTIONS, lambda: http.connections)
     families.read_one(names.SNAPSHOT_EPOCH, lambda: pipeline.table.epoch)
     families.read_one(names.LOG_RECORDS, lambda: log.statistics().records)
+    families.read(
+        names.OUTCOMES,
+        lambda: {(model,): count for model, count in pipeline.outcomes.recorded.items()},
+    )
     families.read_one(names.LOG_PENDING, lambda: log.statistics().pending_bytes)
     families.read_histograms(names.LOG_COMMIT, lambda: {(): _commits(log.statistics())})
+    read_accounts(families, worker.recording)
     families.read_one(names.TOKEN_CACHE_HITS, lambda: tokens.statistics().hits)
     families.read_one(names.TOKEN_CACHE_MISSES, lambda: tokens.statistics().misses)
     read_refusals(families, worker.access, tokens)
@@ -46,8 +52,28 @@ def read_families(worker: "Worker") -> None:
         names.ISSUER_KEY_FAILURES,
         lambda: {(each.issuer,): each.failures for each in issuers.status()},
     )
+    sharing = worker.quotas.sharing
+    if sharing is not None:
+        families.read_one(names.QUOTA_NODES, lambda: sharing.nodes if sharing.shared else 0)
     families.read(names.SPANS, lambda: _spans(worker))
     read_ports(families, {"http": http, "grpc": worker.grpc})
+
+
+def read_accounts(families: MetricFamilies, recording: WorkerRecording) -> None:
+    """Both identities of the ledger, and what is between."""
+    accounts, spill = recording.accounts, recording.spill
+
+    def requests() -> dict[Labels, float]:
+        account = accounts.account()
+        kinds = ("admitted", "answered", "refused", "failed", "recorded", "lost", "declared")
+        return {(kind,): getattr(account, kind) for kind in kinds}
+
+    families.read(names.LEDGER_REQUESTS, requests)
+    families.read_one(names.LEDGER_OPEN, lambda: accounts.account().open)
+    families.read_one(names.LEDGER_UNSETTLED, lambda: accounts.account().unsettled)
+    families.read_one(names.LEDGER_UNDECLARED, lambda: accounts.lost - accounts.declared)
+    families.read_one(names.SPILLED_BYTES, lambda: 0 if spill is None else spill.held_bytes)
+    families.read_one(names.SPILLED_RECORDS, lambda: 0 if spill is None else spill.records)
 
 
 def read_refusals(

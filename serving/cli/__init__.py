@@ -7,14 +7,15 @@ import sys
 
 import typer
 
-from serving.cli import access, config, credentials, instance, key, log, status, tls, usage
 from serving.cli.output import complain
+from serving.cli.verbs import Verbs
 from serving.errors import ServingError
 
 REFUSED = 2
 
 app = typer.Typer(
     name="serving",
+    cls=Verbs,
     help=(
         "Serve ONNX models: authenticated, batched, every prediction recorded before it is "
         "answered.\n\nStart with `serving up`; it prints what to paste next."
@@ -24,15 +25,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("up", short_help="Start everything on this machine.")(instance.up)
-app.command("status", short_help="Show what runs.")(status.status)
-app.command("usage", short_help="Sum up what callers used.")(usage.print_usage)
-app.add_typer(credentials.app, name="token", short_help="Print a token, or revoke tokens.")
-app.add_typer(key.app, name="key")
-app.add_typer(access.app, name="access")
-app.add_typer(tls.app, name="tls")
-app.add_typer(log.app, name="log")
-app.add_typer(config.app, name="config")
+
+
+@app.callback()
+def serving() -> None:
+    """Makes a group of it; the verbs are in `serving.cli.verbs`."""
 
 
 def main() -> None:

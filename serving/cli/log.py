@@ -3,20 +3,33 @@
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
 import typer
 
+from serving.audit.events import EventName
+from serving.cli import ledger
+from serving.cli.conditions import (
+    Conditions,
+    LedgerFiles,
+    Limit,
+    Model,
+    OfFate,
+    OfPrediction,
+    OfRequest,
+    Principal,
+    Since,
+    Until,
+    Version,
+    WithoutSubject,
+)
+from serving.cli.joining import join
 from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import complain, say, say_json, table
-from serving.core.clock import SystemClock
-from serving.core.predictions import Fate
-from serving.errors import NotFound, ParameterInvalid
-from serving.predictionlog.query import Query, Search, instant_ns
+from serving.cli.output import complain, say, say_json
+from serving.cli.proof import head, verify_log
+from serving.errors import NotFound
+from serving.ledger.search import LedgerSearch
 from serving.predictionlog.rendering import heading, record_json, record_line
-from serving.predictionlog.verification import VerificationReport, verify
 
 DAMAGED: Final = 1
-_MAX_FINDINGS: Final = 20
 
 app = typer.Typer(help="Read the prediction log.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -24,18 +37,16 @@ app = typer.Typer(help="Read the prediction log.", no_args_is_help=True, rich_ma
 @app.command("query")
 def query(  # noqa: PLR0913 -- one parameter for each option
     *,
-    since: Annotated[
-        str | None, typer.Option(help="Only what arrived since: 15m, 2h, 1d ago, or an ISO time.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Only what arrived before; as --since.")] = None,
-    model: Annotated[str, typer.Option(help="Only this model.")] = "",
-    version: Annotated[str, typer.Option(help="Only this version.")] = "",
-    principal: Annotated[str, typer.Option(help="Only this caller.")] = "",
-    fate: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(f.name.lower() for f in Fate)}.")
-    ] = None,
-    prediction_id: Annotated[str, typer.Option("--id", help="Only this prediction.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")] = None,
+    since: Since = None,
+    until: Until = None,
+    model: Model = "",
+    version: Version = "",
+    principal: Principal = "",
+    fate: OfFate = None,
+    prediction_id: OfPrediction = "",
+    request_id: OfRequest = "",
+    without_subject: WithoutSubject = False,
+    limit: Limit = None,
     newest_first: Annotated[
         bool, typer.Option("--newest-first", help="Start with the newest, not the oldest.")
     ] = False,
@@ -51,9 +62,10 @@ def query(  # noqa: PLR0913 -- one parameter for each option
 ) -> None:
     """Print recorded predictions, oldest first; also while the product runs.
 
-    --json prints one object on each line, with inputs and outputs as nested lists; tensors of more
-    than 1024 elements are cut to the first 1024, flat, and marked `truncated`, unless --full.
-    Damage is named on standard error and makes the exit status 1.
+    Recent records and those that were compacted are found alike. --json prints one object on each line,
+    with inputs and outputs as nested lists, and is an event of the audit trail; tensors of more than
+    1024 elements are cut to the first 1024, flat, and marked `truncated`, unless --full. Damage, and
+    what retention deleted while it was read, is named on standard error and makes the exit status 1.
 
     \b
     Examples:
@@ -62,30 +74,26 @@ def query(  # noqa: PLR0913 -- one parameter for each option
       serving log query --since 1d --fate timeout --json
       serving log query --id 0123456789abcdef-1f --json --full
     """
-    now_ns = SystemClock().wall_ns()
-    search = Search(
-        log_directory(config, data_dir),
-        Query(
-            since_ns=None if since is None else instant_ns(since, now_ns=now_ns),
-            until_ns=None if until is None else instant_ns(until, now_ns=now_ns),
-            model=model,
-            version=version,
-            principal=principal,
-            fate=None if fate is None else _fate(fate),
-            prediction_id=prediction_id,
-            limit=limit,
-            newest_first=newest_first,
-            salvage=salvage,
-        ),
+    conditions = Conditions(
+        since, until, model, version, principal, fate, prediction_id, request_id, without_subject
     )
+    files = LedgerFiles(config, data_dir)
+    wanted = conditions.query(limit=limit, newest_first=newest_first, salvage=salvage)
+    if json:
+        files.testify(EventName.PAYLOADS_READ, conditions)
+    search = LedgerSearch(files.log, files.place, wanted, keys=files.keys)
     _print_records(search, json=json, full=full)
     if search.damaged:
         names = ", ".join(sorted(search.damaged))
         complain(f"serving: damaged, run `serving log verify`: {names}")
+    if search.missing:
+        names = ", ".join(sorted(search.missing))
+        complain(f"serving: deleted before it was read: {names}")
+    if search.damaged or search.missing:
         raise typer.Exit(DAMAGED)
 
 
-def _print_records(search: Search, *, json: bool, full: bool) -> None:
+def _print_records(search: LedgerSearch, *, json: bool, full: bool) -> None:
     if not json:
         say(heading())
     for record in search.records():
@@ -95,58 +103,12 @@ def _print_records(search: Search, *, json: bool, full: bool) -> None:
             say(record_line(record))
 
 
-@app.command("verify")
-def verify_log(*, json: Json = False, config: Config = None, data_dir: DataDir = None) -> None:
-    """Read every byte of the log and say what is damaged; exit status 1 if anything is.
-
-    Checks each record, commit and seal and the links between segments. A torn tail (a write that a
-    crash cut off) is not damage: nobody was answered from it. Works while the product runs.
-
-    \b
-    Examples:
-      serving log verify
-      serving log verify --json
-    """
-    report = verify(log_directory(config, data_dir))
-    if json:
-        say_json({"sound": not report.damage, **msgspec.to_builtins(report)})
-    else:
-        _print_report(report)
-    if report.damage:
-        raise typer.Exit(DAMAGED)
-
-
-def _print_report(report: VerificationReport) -> None:
-    heads = ("SEGMENT", "STATE", "DURABILITY", "RECORDS", "TORN BYTES", "DAMAGE")
-    rows = [
-        (
-            segment.file,
-            segment.state,
-            segment.durability,
-            str(segment.records),
-            str(segment.torn_bytes or segment.cut_bytes),
-            str(len(segment.damage)),
-        )
-        for segment in report.segments
-    ]
-    say(table(heads, rows))
-    for finding in report.damage[:_MAX_FINDINGS]:
-        say(
-            f"damage: {finding.file} bytes {finding.start} to {finding.end}: {finding.reason}; "
-            f"last safe sequence {finding.last_safe}, first safe after it {finding.first_safe}"
-        )
-    if len(report.damage) > _MAX_FINDINGS:
-        say(f"and {len(report.damage) - _MAX_FINDINGS} more; --json names them all")
-    sound = "damaged" if report.damage else "sound"
-    say(f"{report.records} records in {len(report.segments)} segments: {sound}")
-
-
-def _fate(text: str) -> Fate:
-    try:
-        return Fate[text.upper()]
-    except KeyError as error:
-        names = ", ".join(fate.name.lower() for fate in Fate)
-        raise ParameterInvalid(f"--fate {text[:64]!r} is none of {names}") from error
+app.command("sql")(ledger.sql)
+app.command("export")(ledger.export)
+app.command("compact")(ledger.compact)
+app.command("verify")(verify_log)
+app.command("head")(head)
+app.command("join")(join)
 
 
 def log_directory(config: Path | None, data_dir: Path | None) -> Path:

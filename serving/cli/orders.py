@@ -13,6 +13,7 @@ from serving.access.ownports import trust_in, url_of
 from serving.app.directory import DataDirectory
 from serving.cli.options import effective
 from serving.core.clock import SystemClock
+from serving.core.principals import Role
 from serving.errors import NotReady, OrderRefused
 from serving.settings import Settings
 
@@ -24,14 +25,22 @@ Answer = TypeVar("Answer")
 class ControlClient:
     """One short-lived client of the control port. Raises NotReady when nothing runs."""
 
-    def __init__(self, config: Path | None, data_dir: Path | None) -> None:
+    def __init__(
+        self,
+        config: Path | None,
+        data_dir: Path | None,
+        *,
+        role: Role = Role.ADMIN,
+        token: str = "",
+    ) -> None:
+        """role: in which it asks. token: somebody's own, instead of that of this machine's user."""
         directory = DataDirectory.at(effective(config, data_dir).data_dir)
         if not directory.settings_file.exists():
             raise NotReady(f"nothing runs on {directory.root}; start it with `serving up`")
         running = Settings.model_validate_json(directory.settings_file.read_bytes())
         self._url = url_of(running.control)
         self._port = running.control
-        self._token = operator_token(directory.keys, SystemClock())
+        self._token = token or operator_token(directory.keys, SystemClock(), role=role)
 
     def get(self, path: str, kind: type[Answer], **query: str) -> Answer:
         """Raises OrderRefused or NotReady."""
@@ -40,6 +49,11 @@ class ControlClient:
     def post(self, path: str, order: object, kind: type[Answer]) -> Answer:
         """Raises OrderRefused or NotReady."""
         content = self._ask("POST", path, content=msgspec.json.encode(order))
+        return msgspec.json.decode(content, type=kind)
+
+    def put(self, path: str, order: object, kind: type[Answer]) -> Answer:
+        """Raises OrderRefused or NotReady."""
+        content = self._ask("PUT", path, content=msgspec.json.encode(order))
         return msgspec.json.decode(content, type=kind)
 
     def delete(self, path: str) -> None:

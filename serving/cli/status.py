@@ -6,7 +6,8 @@ import msgspec
 
 from serving.app.directory import DataDirectory
 from serving.app.introspection import Introspection
-from serving.app.processes import CONTROL, gateway_names
+from serving.app.ledger_status import LedgerStatus
+from serving.app.processes import CONTROL, LEDGER, gateway_names
 from serving.cli.options import Config, DataDir, Json, effective
 from serving.cli.output import say, say_json, table
 from serving.control.status import ControlStatus, VersionStatus
@@ -41,6 +42,7 @@ class InstanceStatus(msgspec.Struct, frozen=True):
     data_dir: str
     control: ControlStatus | None
     gateways: dict[str, GatewayStatus | None]
+    ledger: LedgerStatus | None = None
 
 
 def status(*, config: Config = None, data_dir: DataDir = None, json: Json = False) -> None:
@@ -72,15 +74,17 @@ async def look(settings: Settings) -> InstanceStatus:
     sockets = Introspection(
         {
             CONTROL: directory.control_socket,
+            LEDGER: directory.ledger_socket,
             **{name: directory.gateway_socket(index) for index, name in enumerate(names)},
         }
     )
     try:
         control = await sockets.status(CONTROL, ControlStatus)
         gateways = {name: await sockets.status(name, GatewayStatus) for name in names}
+        ledger = await sockets.status(LEDGER, LedgerStatus)
     finally:
         await sockets.aclose()
-    return InstanceStatus(str(directory.root), control, gateways)
+    return InstanceStatus(str(directory.root), control, gateways, ledger)
 
 
 def describe(found: InstanceStatus) -> str:
@@ -91,7 +95,8 @@ def describe(found: InstanceStatus) -> str:
     else:
         parts.append(_versions(found.control))
         parts += [f"left out: {each.model}: {each.reason}" for each in found.control.left_out]
-    parts.append(_gateways(found.gateways))
+        parts += _drift(found.control)
+    parts += [_gateways(found.gateways), _ledger(found.ledger)]
     return "\n\n".join(parts)
 
 
@@ -100,6 +105,21 @@ def _versions(control: ControlStatus) -> str:
     text = table(("MODEL", "VERSION", "ROLE", "STATE", "REPLICAS", "ROWS", "BUSY", "DEVICE"), rows)
     failed = [f"{v.model}@{v.version}: {v.message}" for v in control.versions if v.message]
     return "\n".join([text, *failed])
+
+
+def _drift(control: ControlStatus) -> list[str]:
+    """Where what runs is not what should, and whether that is known at all."""
+    parts = []
+    if control.drift:
+        rows = [
+            (each.what, each.difference.replace("_", " "), each.detail) for each in control.drift
+        ]
+        parts.append(table(("DRIFT", "IS", "BECAUSE"), rows))
+    if control.trouble:
+        parts.append(f"the registry cannot be read, so this may be out of date: {control.trouble}")
+    elif not control.known:
+        parts.append("what should run is not known yet")
+    return parts
 
 
 def _version_row(version: VersionStatus) -> tuple[str, ...]:
@@ -157,3 +177,18 @@ def _log_position(log: LogStatistics) -> str:
         f"refuses: {log.refusal}" if log.refusal else "",
     ]
     return ", ".join([text, *(trouble for trouble in troubles if trouble)])
+
+
+def _ledger(ledger: LedgerStatus | None) -> str:
+    if ledger is None:
+        return "the ledger process does not answer; the log goes on without it"
+    rows = [
+        (each.name, str(each.runs), f"{each.seconds:.1f} s", each.error or "ok")
+        for each in ledger.jobs
+    ]
+    tables = (
+        f"{ledger.files} table files, {ledger.cold_bytes / 2**20:.1f} MiB; "
+        f"{ledger.waiting_segments} segments wait"
+    )
+    damaged = f"; {ledger.damaged_segments} damaged" if ledger.damaged_segments else ""
+    return f"{table(('LEDGER JOB', 'RUNS', 'LAST', 'RESULT'), rows)}\n{tables}{damaged}"

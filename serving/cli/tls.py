@@ -46,6 +46,10 @@ def init(
         list[str] | None,
         typer.Option(help="Make a client certificate with this common name; may be repeated."),
     ] = None,
+    channel: Annotated[
+        bool,
+        typer.Option("--channel", help="Also for the channel between gateways and replicas."),
+    ] = False,
     json: Json = False,
     config: Config = None,
     data_dir: DataDir = None,
@@ -59,6 +63,7 @@ def init(
     Examples:
       serving tls init > tls.yaml && serving up --config tls.yaml
       serving tls init --client batch
+      serving tls init --channel
     """
     os.umask(0o077)
     settings = effective(config, data_dir)
@@ -66,12 +71,15 @@ def init(
     authority = LocalAuthority(folder, SystemClock())
     certificate, key = authority.server()
     clients = {name: authority.client(name) for name in client or ()}
+    values = _settings(settings, authority.ca_file, (certificate, key), list(clients))
+    if channel:
+        values["channel"] = _channel(LocalAuthority(folder / "channel", SystemClock()))
     made = Made(
         authority=str(authority.ca_file),
         certificate=str(certificate),
         key=str(key),
         clients={name: (str(pair[0]), str(pair[1])) for name, pair in clients.items()},
-        settings=_settings(settings, authority.ca_file, (certificate, key), list(clients)),
+        settings=values,
     )
     if json:
         say_json(made)
@@ -94,6 +102,13 @@ def _settings(
             "certificates": [{"subject": name, "roles": ["caller"]} for name in clients]
         }
     return values
+
+
+def _channel(authority: LocalAuthority) -> dict[str, object]:
+    """An authority of its own: whoever it signs for is a gateway and a replica."""
+    certificate, key = authority.server()
+    files = {"certificate": certificate, "key": key, "client_ca": authority.ca_file}
+    return {"listen": "tls", **{name: str(file) for name, file in files.items()}}
 
 
 def _curl(settings: Settings, made: Made) -> str:

@@ -4,12 +4,14 @@ from typing import Annotated
 
 import typer
 
-from serving.cli.log import DAMAGED, log_directory
+from serving.cli.conditions import LedgerFiles
+from serving.cli.log import DAMAGED
 from serving.cli.options import Config, DataDir, Json
 from serving.cli.output import complain, say, say_json, table
 from serving.core.clock import SystemClock
 from serving.errors import ParameterInvalid
-from serving.predictionlog.query import Query, Search, instant_ns
+from serving.ledger.search import LedgerSearch
+from serving.predictionlog.query import Query, instant_ns
 from serving.predictionlog.usage import DIMENSIONS, Usage, usage
 
 
@@ -41,8 +43,10 @@ def print_usage(
         if each not in DIMENSIONS:
             raise ParameterInvalid(f"--by {each[:64]!r} is none of {', '.join(DIMENSIONS)}")
     now_ns = SystemClock().wall_ns()
-    search = Search(
-        log_directory(config, data_dir),
+    files = LedgerFiles(config, data_dir)
+    search = LedgerSearch(
+        files.log,
+        files.place,
         Query(
             since_ns=instant_ns(since, now_ns=now_ns),
             until_ns=None if until is None else instant_ns(until, now_ns=now_ns),

@@ -1,10 +1,13 @@
 """Who decides about access: the one place where the access state changes.
 
-Every change is checked, kept on disk, put in force here and announced to the gateway workers, in
-that order; a change that cannot be kept is not made. API keys are in `control.access_keys`.
+Every change is checked, kept on disk with its audit event, put in force here and announced to the
+gateway workers, in that order; a change that cannot be kept is not made. The event waits in that file
+until the trail has it, so a change neither needs the database nor escapes the trail. API keys are in
+`control.access_keys`.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -23,8 +26,12 @@ from serving.access.patterns import ANY
 from serving.access.policy import Policy
 from serving.access.state import AccessState, ApiKey, Revocation, RevocationKind, Rule
 from serving.access.store import AccessStore
+from serving.access.tallies import Denial
 from serving.access.tokens import Authenticator
+from serving.audit.events import Event, EventName
+from serving.audit.spool import Spooled
 from serving.control.announcement import Announcement
+from serving.core.actors import NOWHERE, Actor, Origin
 from serving.core.clock import Clock
 from serving.core.principals import Action, Principal
 from serving.errors import NotFound, ParameterInvalid
@@ -67,14 +74,34 @@ class AccessRegister:
             self._put(self.state, epoch=epoch + 1)
         return await self._announcement.after(epoch, wait_s=wait_s)
 
+    # -- for the audit trail -----------------------------------------------------------------------
+
+    def waiting_events(self) -> tuple[Spooled, ...]:
+        """Events of changes that the trail does not have yet, oldest first."""
+        return tuple(msgspec.json.decode(each, type=Spooled) for each in self._store.notices())
+
+    def forget_events(self, count: int) -> None:
+        """The first of them are in the trail. Raises NotReady; then they are told again."""
+        self._store.forget(count)
+
+    def note_denials(self, denials: Sequence[Denial]) -> None:
+        """Refusals that a gateway worker tells of."""
+        self.live.denials.tally.add(denials)
+
+    # -- changes -----------------------------------------------------------------------------------
+
     def change(
         self,
+        event: Event,
         *,
         keys: tuple[ApiKey, ...] | None = None,
         rules: tuple[Rule, ...] | None = None,
         revocations: tuple[Revocation, ...] | None = None,
     ) -> None:
-        """Replaces the parts that are given. Raises NotReady, and then nothing has changed."""
+        """Replaces the parts that are given. event: what the trail says of it.
+
+        Raises NotReady, and then nothing has changed.
+        """
         before, now_s = self.state, self.now_s()
         state = AccessState(
             keys=_recent_keys(before.keys if keys is None else keys, now_s),
@@ -83,14 +110,14 @@ class AccessRegister:
         )
         if max(len(state.keys), len(state.rules), len(state.revocations)) > MOST:
             raise ParameterInvalid(f"there may be at most {MOST} keys, rules or revocations")
-        self._put(state, epoch=before.epoch + 1)
+        self._put(state, epoch=before.epoch + 1, event=event)
 
     # -- rules and revocations ---------------------------------------------------------------------
 
     def rules(self) -> tuple[Rule, ...]:
         return self.state.rules
 
-    def add_rule(self, order: RuleOrder, maker: Principal) -> Rule:
+    def add_rule(self, order: RuleOrder, maker: Principal, *, origin: Origin = NOWHERE) -> Rule:
         """Raises ParameterInvalid, also for a denial that would shut its own maker out."""
         check_rule(order)
         identifier, _ = new_secret()
@@ -103,22 +130,27 @@ class AccessRegister:
         after = msgspec.structs.replace(self.state, rules=(*self.state.rules, rule))
         if not Policy(after).decide(maker, Action.MANAGE_ACCESS, None).allowed:
             raise ParameterInvalid("this would shut you out; name others, or an action")
-        self.change(rules=after.rules)
+        event = event_of(maker, origin, EventName.RULE_MADE, f"rule:{rule.rule}", after=rule)
+        self.change(event, rules=after.rules)
         logger.info("rule made", by=maker.subject, rule=rule.rule, effect=rule.effect.value)
         return rule
 
-    def remove_rule(self, name: str, maker: Principal) -> None:
+    def remove_rule(self, name: str, maker: Principal, *, origin: Origin = NOWHERE) -> None:
         """Raises NotFound."""
-        kept = tuple(rule for rule in self.state.rules if rule.rule != name)
-        if len(kept) == len(self.state.rules):
+        gone = [rule for rule in self.state.rules if rule.rule == name]
+        if not gone:
             raise NotFound("there is no such rule")
-        self.change(rules=kept)
+        kept = tuple(rule for rule in self.state.rules if rule.rule != name)
+        event = event_of(maker, origin, EventName.RULE_REMOVED, f"rule:{name}", before=gone[0])
+        self.change(event, rules=kept)
         logger.info("rule removed", by=maker.subject, rule=name)
 
     def revocations(self) -> tuple[Revocation, ...]:
         return self.state.revocations
 
-    def revoke(self, order: RevocationOrder, maker: Principal) -> Revocation:
+    def revoke(
+        self, order: RevocationOrder, maker: Principal, *, origin: Origin = NOWHERE
+    ) -> Revocation:
         """Replaces an earlier one of the same. Raises ParameterInvalid."""
         now_s = self.now_s()
         is_timed = order.kind is RevocationKind.ISSUED_BEFORE
@@ -137,16 +169,24 @@ class AccessRegister:
             made_s=now_s,
         )
         others = self._revocations_without(order.kind, order.value)
-        self.change(revocations=(*others, revocation))
+        about = f"{order.kind}:{order.value}"
+        event = event_of(maker, origin, EventName.REVOCATION_MADE, about, after=revocation)
+        self.change(event, revocations=(*others, revocation))
         logger.info("revoked", by=maker.subject, kind=order.kind.value, value=order.value)
         return revocation
 
-    def unrevoke(self, kind: RevocationKind, value: str, maker: Principal) -> None:
+    def unrevoke(
+        self, kind: RevocationKind, value: str, maker: Principal, *, origin: Origin = NOWHERE
+    ) -> None:
         """Raises NotFound."""
         kept = self._revocations_without(kind, value)
-        if len(kept) == len(self.state.revocations):
+        gone = [each for each in self.state.revocations if each not in kept]
+        if not gone:
             raise NotFound("there is no such revocation")
-        self.change(revocations=kept)
+        event = event_of(
+            maker, origin, EventName.REVOCATION_WITHDRAWN, f"{kind}:{value}", before=gone[0]
+        )
+        self.change(event, revocations=kept)
         logger.info("revocation withdrawn", by=maker.subject, kind=kind.value, value=value)
 
     def explain(self, question: Question) -> Explanation:
@@ -180,11 +220,27 @@ class AccessRegister:
     def _revocations_without(self, kind: RevocationKind, value: str) -> tuple[Revocation, ...]:
         return tuple(r for r in self.state.revocations if (r.kind, r.value) != (kind, value))
 
-    def _put(self, state: AccessState, *, epoch: int) -> None:
+    def _put(self, state: AccessState, *, epoch: int, event: Event | None = None) -> None:
         state = msgspec.structs.replace(state, epoch=epoch)
-        self._store.save(state)
+        spooled = event and Spooled.new(event, at_ns=self._clock.wall_ns())
+        self._store.save(state, notice=msgspec.json.encode(spooled) if spooled else None)
         self.live.apply(state, self._authenticator)
         self._announcement.announce(state)
+
+
+def event_of(
+    maker: Principal,
+    origin: Origin,
+    name: EventName,
+    about: str,
+    *,
+    before: Any = None,
+    after: Any = None,
+) -> Event:
+    """An event about access. What a comment says is in the thing itself."""
+    actor = Actor.of(maker, source=origin.source, request_id=origin.request_id)
+    reason = getattr(after if after is not None else before, "comment", "")
+    return Event.by(actor, name, about, before=before, after=after, reason=reason)
 
 
 def _recent_keys(keys: tuple[ApiKey, ...], now_s: int) -> tuple[ApiKey, ...]:

@@ -6,7 +6,7 @@ needs, not for evidence.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -17,7 +17,9 @@ from serving.access.orders import KeyOrder, KeyView, MadeKey, RotationOrder
 from serving.access.patterns import pattern_is_valid
 from serving.access.state import ApiKey
 from serving.access.store import AccessStore
-from serving.control.access import AccessRegister
+from serving.audit.events import Event, EventName
+from serving.control.access import AccessRegister, event_of
+from serving.core.actors import NOWHERE, Origin
 from serving.core.principals import Principal
 from serving.errors import NotFound, ParameterInvalid
 
@@ -42,7 +44,7 @@ class KeyRegister:
         self.note_uses(self._register.live.take_uses())
         return [self._view(key) for key in reversed(self._register.state.keys)]
 
-    def make_key(self, order: KeyOrder, maker: Principal) -> MadeKey:
+    def make_key(self, order: KeyOrder, maker: Principal, *, origin: Origin = NOWHERE) -> MadeKey:
         """Raises ParameterInvalid."""
         owner = order.owner or maker.subject
         if not subject_is_valid(order.subject) or not subject_is_valid(owner):
@@ -63,11 +65,14 @@ class KeyRegister:
                 expires_s=now_s + order.ttl_s,
             )
         )
-        self._register.change(keys=(*self._register.state.keys, key))
+        event = event_of(maker, origin, EventName.KEY_MADE, f"key:{key.key}", after=_told(key))
+        self._register.change(event, keys=(*self._register.state.keys, key))
         logger.info("key made", by=maker.subject, key=key.key, subject=key.subject)
         return made
 
-    def rotate_key(self, name: str, order: RotationOrder, maker: Principal) -> MadeKey:
+    def rotate_key(
+        self, name: str, order: RotationOrder, maker: Principal, *, origin: Origin = NOWHERE
+    ) -> MadeKey:
         """A new key for the same holder; the old one ends after the overlap.
 
         Raises NotFound, or ParameterInvalid for one that has ended.
@@ -79,17 +84,33 @@ class KeyRegister:
             msgspec.structs.replace(old, made_s=now_s, expires_s=now_s + order.ttl_s, successor="")
         )
         ends_s = min(old.expires_s, now_s + order.overlap_s)
-        self._replace(
-            msgspec.structs.replace(old, expires_s=ends_s, successor=new.key), and_add=(new,)
+        ending = msgspec.structs.replace(old, expires_s=ends_s, successor=new.key)
+        event = event_of(
+            maker,
+            origin,
+            EventName.KEY_ROTATED,
+            f"key:{name}",
+            before=_told(old),
+            after={"ends": _told(ending), "new": _told(new)},
         )
+        self._replace(ending, event, and_add=(new,))
         logger.info("key rotated", by=maker.subject, key=name, successor=new.key)
         return made
 
-    def revoke_key(self, name: str, maker: Principal) -> None:
+    def revoke_key(self, name: str, maker: Principal, *, origin: Origin = NOWHERE) -> None:
         """Harmless when repeated. Raises NotFound."""
         old = self._key(name)
         if not old.revoked_s:
-            self._replace(msgspec.structs.replace(old, revoked_s=self._register.now_s()))
+            revoked = msgspec.structs.replace(old, revoked_s=self._register.now_s())
+            event = event_of(
+                maker,
+                origin,
+                EventName.KEY_REVOKED,
+                f"key:{name}",
+                before=_told(old),
+                after=_told(revoked),
+            )
+            self._replace(revoked, event)
             logger.info("key revoked", by=maker.subject, key=name)
 
     def note_uses(self, uses: Mapping[str, int]) -> None:
@@ -124,10 +145,10 @@ class KeyRegister:
         key = msgspec.structs.replace(pattern, key=name, digest=digest)
         return MadeKey(key=name, secret=secret, expires_s=key.expires_s), key
 
-    def _replace(self, changed: ApiKey, *, and_add: tuple[ApiKey, ...] = ()) -> None:
+    def _replace(self, changed: ApiKey, event: Event, *, and_add: tuple[ApiKey, ...] = ()) -> None:
         keys = self._register.state.keys
         kept = tuple(changed if each.key == changed.key else each for each in keys)
-        self._register.change(keys=(*kept, *and_add))
+        self._register.change(event, keys=(*kept, *and_add))
 
     def _view(self, key: ApiKey) -> KeyView:
         state = "active"
@@ -149,3 +170,10 @@ class KeyRegister:
             successor=key.successor,
             last_used_s=self._uses.get(key.key, 0),
         )
+
+
+def _told(key: ApiKey) -> dict[str, Any]:
+    """What the trail says of a key: everything but what it is recognised by."""
+    facts: dict[str, Any] = msgspec.to_builtins(key)
+    del facts["digest"]
+    return facts

@@ -1,46 +1,40 @@
-"""What should run, according to the settings and the models folder.
+"""What should run: plans, who answers for which model, and what callers are told of what ends.
 
-An optional deployment whose artifact is not on this machine is left out, with a word; everything
-else that is missing or wrong stops the start.
+A `Desired` is one immutable value. Where it comes from is a `DesiredSource`; the registry is the
+product's one (`control.register`). While a source knows nothing, control touches nothing.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
-from serving.core.models import ModelName, ModelVersion, VersionName
-from serving.core.traffic import TrafficPolicy
-from serving.errors import ArtifactMissing
-from serving.inference.plans import ApplicationPlan, ReplicaOrder
-from serving.registry.folder import DEFAULT_MODELS_DIR, Catalogue, load_catalogue
-from serving.settings import Deployment, Settings
+from serving.core.models import ModelName, ModelVersion
+from serving.core.traffic import Deprecation, Tombstone, TrafficPolicy
+from serving.inference.plans import ApplicationPlan
 
 Role = Literal["stable", "shadow"]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where a replica finds what it shares with the other processes. Absolute folders.
-
-    instance: the run they belong to; replicas of an earlier run had other sockets.
-    """
-
-    sockets: Path
-    keys: Path
-    logs: Path
-    instance: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Desired:
-    """What should run: plans in the order of the settings, and who answers for which model.
+    """What should run, and who answers for which model.
 
+    spares: plans of versions that nobody wants, but which may be what still answers (`rollout`).
+    refusals: why versions that should serve must not, by `model@version`; they are in no plan.
     left_out: model and reason of optional deployments that cannot run here.
+    tenants: models that belong to a tenant, and to which. local: versions, as `model@version`, that
+    nobody but the local policy agreed to.
     """
 
     plans: tuple[ApplicationPlan, ...] = ()
     policies: tuple[TrafficPolicy, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    spares: tuple[ApplicationPlan, ...] = ()
+    deprecations: tuple[Deprecation, ...] = ()
+    tombstones: tuple[Tombstone, ...] = ()
+    tenants: tuple[tuple[ModelName, str], ...] = ()
+    local: tuple[str, ...] = ()
 
     @property
     def versions(self) -> tuple[ModelVersion, ...]:
@@ -51,57 +45,16 @@ class Desired:
         return "stable" if (version.model, version.version) in stable else "shadow"
 
 
-def read_desired(settings: Settings, places: Places) -> Desired:
-    """Reads the models folder and verifies every artifact that should run.
+class DesiredSource(Protocol):
+    """Where the desired state comes from."""
 
-    Raises SpecificationInvalid, ArtifactInvalid, ArtifactMissing.
-    """
-    catalogue = load_catalogue(settings.models_dir or DEFAULT_MODELS_DIR)
-    plans: list[ApplicationPlan] = []
-    policies: list[TrafficPolicy] = []
-    left_out: list[tuple[str, str]] = []
-    for deployment in settings.deployments:
-        try:
-            found = _plans(deployment, catalogue, settings, places)
-        except ArtifactMissing as error:
-            if not deployment.optional:
-                raise
-            left_out.append((deployment.model, error.message))
-        else:
-            plans += found
-            policies.append(_policy(deployment))
-    return Desired(tuple(plans), tuple(policies), tuple(left_out))
+    @property
+    def current(self) -> Desired | None:
+        """None until it is known for the first time."""
 
+    @property
+    def trouble(self) -> str:
+        """Why `current` may be out of date, empty when it is not."""
 
-def _plans(
-    deployment: Deployment, catalogue: Catalogue, settings: Settings, places: Places
-) -> list[ApplicationPlan]:
-    entries = [
-        catalogue.entry(deployment.model, version)
-        for version in (deployment.stable, *deployment.shadows)
-    ]
-    return [
-        ApplicationPlan(
-            order=ReplicaOrder(
-                version=entry.version,
-                artifact=str(entry.artifact.resolve()),
-                sockets=str(places.sockets),
-                keys=str(places.keys),
-                logs=str(places.logs),
-                instance=places.instance,
-                settings=settings.model_dump_json(),
-            ),
-            min_replicas=deployment.min_replicas,
-            max_replicas=deployment.max_replicas,
-            num_gpus=deployment.num_gpus,
-        )
-        for entry in entries
-    ]
-
-
-def _policy(deployment: Deployment) -> TrafficPolicy:
-    return TrafficPolicy(
-        model=ModelName(deployment.model),
-        stable=VersionName(deployment.stable),
-        shadows=tuple(VersionName(version) for version in deployment.shadows),
-    )
+    async def changed(self) -> None:
+        """Returns when `current` or `trouble` is another than when this was called."""

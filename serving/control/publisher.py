@@ -3,12 +3,14 @@
 The epoch grows with every change, also across restarts of control: it starts from wall time in
 milliseconds and from what was published before, whichever is greater. A gateway that has seen a
 later one (the clock was set back, the disk was lost) makes the epoch jump beyond its own. The file
-lets a restarted control publish the replicas it knew at once, instead of an empty table that would
-take every model off the air until they renew.
+lets a restarted control go on from what gateways know: it publishes the replicas it knew at once,
+instead of an empty table that would take every model off the air until they renew.
+
+Where there is no such file nothing is handed out before the first `publish`: a gateway with a copy
+of its own goes on with that.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,7 @@ import structlog
 
 from serving.control.announcement import Announcement
 from serving.core.clock import Clock
-from serving.core.models import ModelVersion
-from serving.core.traffic import ReplicaEndpoint, Snapshot, TrafficPolicy
+from serving.core.traffic import ReplicaEndpoint, Snapshot
 
 logger = structlog.get_logger()
 
@@ -35,49 +36,49 @@ def read_snapshot(path: Path) -> Snapshot | None:
 
 
 class SnapshotPublisher:
-    """Holds the current snapshot; `publish` replaces it, `after` waits for a newer one."""
+    """Holds the current snapshot; `publish` replaces it, `after` waits for a newer one.
 
-    def __init__(
-        self,
-        *,
-        versions: Sequence[ModelVersion],
-        policies: Sequence[TrafficPolicy],
-        path: Path,
-        restore: bool,
-        clock: Clock,
-    ) -> None:
+    before: what an earlier control process of this run published last, None for none.
+    """
+
+    def __init__(self, *, path: Path, restore: bool, clock: Clock) -> None:
         """restore: whether the replicas of the last snapshot may still live."""
-        before = read_snapshot(path)
+        self.before = read_snapshot(path)
         self._path = path
-        self._versions = {(each.model, each.version) for each in versions}
-        self.restored: tuple[ReplicaEndpoint, ...] = before.endpoints if before and restore else ()
-        self._announcement = Announcement(
-            Snapshot(
-                epoch=max(clock.wall_ns() // 1_000_000, before.epoch + 1 if before else 0),
-                versions=tuple(versions),
-                policies=tuple(policies),
-                endpoints=self._wanted(self.restored),
-            )
-        )
+        self._first_epoch = clock.wall_ns() // 1_000_000
+        current = Snapshot(epoch=0)
+        if self.before is not None:
+            self._first_epoch = max(self._first_epoch, self.before.epoch + 1)
+            current = replace(self.before, epoch=self._first_epoch)
+            if not restore:
+                current = replace(current, endpoints=())
+        self._announcement = Announcement(current)
 
     @property
     def current(self) -> Snapshot:
+        """Of epoch 0 while there is none."""
         return self._announcement.current
 
-    def publish(self, endpoints: Sequence[ReplicaEndpoint]) -> None:
-        """Replaces the endpoints; those of versions that should not run are left out."""
-        wanted = self._wanted(endpoints)
-        if wanted != self.current.endpoints:
-            self._advance(replace(self.current, epoch=self.current.epoch + 1, endpoints=wanted))
+    @property
+    def restored(self) -> tuple[ReplicaEndpoint, ...]:
+        """The replicas that may still live from before."""
+        return self.current.endpoints
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Makes this the current one, under the next epoch, unless it says nothing new."""
+        current = self.current
+        if not current.epoch:
+            self._advance(replace(snapshot, epoch=self._first_epoch))
+        elif replace(snapshot, epoch=current.epoch) != current:
+            self._advance(replace(snapshot, epoch=current.epoch + 1))
 
     async def after(self, epoch: int, *, wait_s: float) -> Snapshot | None:
         """The snapshot as soon as its epoch is above `epoch`, None when `wait_s` passed before."""
-        if epoch > self.current.epoch:
+        if epoch >= self._first_epoch and not self.current.epoch:
+            self._first_epoch = epoch + 1
+        elif self.current.epoch and epoch > self.current.epoch:
             self._advance(replace(self.current, epoch=epoch + 1))
         return await self._announcement.after(epoch, wait_s=wait_s)
-
-    def _wanted(self, endpoints: Sequence[ReplicaEndpoint]) -> tuple[ReplicaEndpoint, ...]:
-        return tuple(each for each in endpoints if (each.model, each.version) in self._versions)
 
     def _advance(self, snapshot: Snapshot) -> None:
         self._announcement.announce(snapshot)

@@ -7,14 +7,16 @@ step can be repeated without harm, so a restart at any instant costs nothing but
     deploying or running as desired   none
     missing                           deploy, all missing ones together
     failed                            after a back-off: delete, then it is missing
-    not desired                       delete; one that has a successor, when that runs
+    not desired                       delete; one that has a successor, when that runs;
+                                      never one that gateways are told of (`rollout`)
 
 Names carry a fingerprint of the whole plan, so equal names mean equal applications and nothing that
 runs as it should is ever deployed again. The engine's calls block and run in one thread of their own.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
@@ -79,8 +81,12 @@ def next_step(
     failures: Mapping[str, Failure],
     *,
     now_ns: int,
+    kept: Collection[str] = (),
 ) -> Step | None:
-    """The one step to take now, None when there is nothing to do."""
+    """The one step to take now, None when there is nothing to do.
+
+    kept: `model@version` of those that are not deleted although nobody desires them.
+    """
     wanted = {plan.name: plan for plan in desired}
     missing = tuple(plan for name, plan in wanted.items() if name not in reported)
     if missing:
@@ -95,18 +101,20 @@ def next_step(
             due = failure is not None and failure.retry_ns <= now_ns
             if report.state == "failed" and due:
                 return Delete(name)
-        elif key_of(name) not in keys or key_of(name) in running:
+        elif key_of(name) in running or key_of(name) not in (*keys, *kept):
             return Delete(name)
     return None
 
 
 class Reconciler:
-    """Runs `next_step` for ever. `reported` and `failures` say how things stand."""
+    """Runs `next_step` for ever. `reported` and `failures` say how things stand.
+
+    Before it is told for the first time what to `want` it only looks.
+    """
 
     def __init__(
         self,
         engine: Engine,
-        desired: Sequence[ApplicationPlan],
         *,
         period_s: float,
         executor: Executor,
@@ -115,10 +123,21 @@ class Reconciler:
         self.reported: dict[str, ApplicationReport] = {}
         self.failures: dict[str, Failure] = {}
         self._engine = engine
-        self._desired = tuple(desired)
+        self._wanted: tuple[ApplicationPlan, ...] | None = None
+        self._kept: frozenset[str] = frozenset()
+        self._news = asyncio.Event()
         self._period_s = period_s
         self._executor = executor
         self._clock = clock
+        self.withdrawing: Callable[[str], None] = lambda _key: None
+        """Told of a `model@version` whose last application is about to be deleted."""
+
+    def want(self, plans: Sequence[ApplicationPlan], *, kept: Collection[str] = ()) -> None:
+        """From now on these should run. kept: see `next_step`."""
+        wanted = (tuple(plans), frozenset(kept))
+        if wanted != (self._wanted, self._kept):
+            self._wanted, self._kept = wanted
+            self._news.set()
 
     async def run(self) -> None:
         """Until cancelled. Whatever the engine raises is logged and tried again."""
@@ -133,20 +152,32 @@ class Reconciler:
                 logger.exception("reconciliation failed unexpectedly")
                 again = False
             if not again:
-                await asyncio.sleep(self._period_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), self._period_s)
 
     async def reconcile(self) -> bool:
         """Looks and takes at most one step; says whether it took one."""
+        self._news.clear()
         self.reported = await self._blocking(self._engine.report)
         self._note_failures()
-        now_ns = self._clock.monotonic_ns()
-        match next_step(self._desired, self.reported, self.failures, now_ns=now_ns):
+        if self._wanted is None:
+            return False
+        step = next_step(
+            self._wanted,
+            self.reported,
+            self.failures,
+            now_ns=self._clock.monotonic_ns(),
+            kept=self._kept,
+        )
+        match step:
             case Deploy(plans):
                 logger.info("deploying", applications=[plan.name for plan in plans])
                 await self._blocking(lambda: self._engine.deploy(plans))
                 return True
             case Delete(name):
                 logger.info("deleting", application=name)
+                if key_of(name) not in {plan.key for plan in self._wanted}:
+                    self.withdrawing(key_of(name))
                 await self._blocking(lambda: self._engine.delete(name))
                 return True
             case None:
@@ -157,6 +188,9 @@ class Reconciler:
             report = self.reported.get(name)
             if failure.current and (report is None or report.state != "failed"):
                 self.failures[name] = replace(failure, current=False)
+        wanted = {plan.name for plan in self._wanted or ()}
+        for name in [name for name in self.failures if name not in wanted]:
+            del self.failures[name]
         for name, report in self.reported.items():
             known = self.failures.get(name)
             if report.state == "running":

@@ -1,13 +1,16 @@
 """Model versions as the data plane knows them: what to run, under which limits."""
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import Literal, NewType
 
 from serving.core.tensors import TensorSpecification
 
 ModelName = NewType("ModelName", str)
 VersionName = NewType("VersionName", str)
 Digest = NewType("Digest", str)
+
+RecordingPolicy = Literal["fail_closed", "at_least_once", "best_effort"]
+Treatment = Literal["keep", "hash", "drop", "encrypt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,22 @@ class Padding:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """What the prediction log keeps of a version's requests, and what an answer waits for.
+
+    policy: fail_closed: no record, no answer. at_least_once: where the log refuses, a bounded spill
+    takes the record, and the answer leaves. best_effort: the answer waits for nothing, and what is
+    lost is counted and declared. fields: tensors that are not recorded as they are, by name; the
+    others are kept. A payload whose request names a data subject is encrypted whole.
+    retention_days: None: as the settings say.
+    """
+
+    policy: RecordingPolicy = "fail_closed"
+    fields: tuple[tuple[str, Treatment], ...] = ()
+    retention_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """One immutable version of a model, addressed by the SHA-256 of its artifact.
 
@@ -57,6 +76,7 @@ class ModelVersion:
     finite_inputs: bool = True
     batched: bool = True
     padding: Padding | None = None
+    recording: Recording = Recording()
 
     @property
     def key(self) -> str:

@@ -2,8 +2,14 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 from serving.core.tensors import Array
+
+Keeping = Literal["kept", "hashed", "dropped", "truncated", "sealed", "erased"]
+"""What a record still holds of a tensor. hashed: a keyed hash of each row; truncated: it was too
+large, a hash of the whole; sealed: encrypted with a key that is not here; erased: that key was
+destroyed."""
 
 
 class Fate(IntEnum):
@@ -20,11 +26,16 @@ class Fate(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class NamedTensor:
-    """A tensor with its protocol name; `array` has the concrete shape, rows first."""
+    """A tensor with its protocol name; `array` has the concrete shape, rows first.
+
+    Unless it was kept, `datatype` and `array` are of what stands for it: BYTES, one hash for each
+    row or for all, or no element.
+    """
 
     name: str
     datatype: str
     array: Array
+    keeping: Keeping = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,8 @@ class PredictionRecord:
 
     Times of the stages are microseconds; `time_ns` is the wall clock at arrival. `outputs` is empty
     unless `fate` is OK. `reason` is the error code of a failure, else empty. `shadow_of` is the
-    prediction id of the primary whose copy this was, else empty.
+    prediction id of the primary whose copy this was, else empty. `subject` is the keyed hash of the
+    data subject that the request named, in hexadecimal, else empty.
     """
 
     prediction_id: str
@@ -58,3 +70,4 @@ class PredictionRecord:
     batch_position: int
     trace_id: str
     shadow_of: str
+    subject: str = ""

@@ -18,7 +18,7 @@ class Role(StrEnum):
 
 
 class Action(StrEnum):
-    """What somebody may be permitted to do. The first six concern a model, the rest the product."""
+    """What somebody may be permitted to do. The first eight concern a model, the rest the product."""
 
     INFER = "infer"
     DESCRIBE = "describe"
@@ -27,10 +27,12 @@ class Action(StrEnum):
     APPROVE = "approve"
     OPERATE = "operate"
     REVIEW = "review"
+    REPORT_OUTCOME = "report_outcome"
     READ_PAYLOADS = "read_payloads"
     READ_STATUS = "read_status"
     READ_ACCESS = "read_access"
     MANAGE_ACCESS = "manage_access"
+    PROTECT_SUBJECTS = "protect_subjects"
     TAKE_PART = "take_part"
     """As one of the product's own processes; no role has it."""
 
@@ -75,8 +77,15 @@ class Authority(Protocol):
     def judge(self, principal: "Principal", action: Action, model: str | None) -> Decision:
         """The decision, counted and logged when it is a refusal."""
 
-    def decide(self, principal: "Principal", action: Action, model: str | None) -> Decision:
-        """The decision alone."""
+    def decide(
+        self,
+        principal: "Principal",
+        action: Action,
+        model: str | None,
+        *,
+        tenant: str | None = None,
+    ) -> Decision:
+        """The decision alone. tenant: who owns the model, from whoever asks and knows it better."""
 
     def reveals(self, principal: "Principal", action: Action, model: str) -> bool:
         """Whether a refusal may say that it is one, since a name of nothing would get the same."""

@@ -41,7 +41,8 @@ class TensorSpecification:
 
     shape: -1 marks a dimension that may vary; dimension 0 counts rows if the model is batched.
     meaning: for people; empty when nobody wrote it down. batched: False when no dimension counts
-    rows. A request for such a model is one row, whose shape is the whole shape.
+    rows. A request for such a model is one row, whose shape is the whole shape. features: what each
+    element of a row is called, in order; empty when they have no names.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TensorSpecification:
     shape: tuple[int, ...]
     meaning: str = ""
     batched: bool = True
+    features: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> np.dtype[np.generic]:

@@ -36,13 +36,43 @@ class TrafficPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything a gateway needs to route. `epoch` grows by one with every change.
+class Deprecation:
+    """A version that still answers, and will not for ever. Wall times in seconds.
 
-    versions: every version that a policy names. ready: what `GET /v2/health/ready` waits for.
+    sunset_s: when it stops, 0 while nobody has said. successor: who to ask instead, as
+    `model@version`, empty for nobody.
+    """
+
+    model: ModelName
+    version: VersionName
+    since_s: int
+    sunset_s: int = 0
+    successor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A version that answered once and never will again. The other fields as in `Deprecation`."""
+
+    model: ModelName
+    version: VersionName
+    retired_s: int
+    successor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a gateway needs to route. `epoch` grows with every change.
+
+    versions: those that policies name, those that are about to serve, and those that end the calls
+    they have. A policy whose version is not among them has nothing to answer with for now.
+    tenants: models that belong to a tenant, and to which.
     """
 
     epoch: int
     versions: tuple[ModelVersion, ...] = ()
     policies: tuple[TrafficPolicy, ...] = ()
     endpoints: tuple[ReplicaEndpoint, ...] = ()
+    deprecations: tuple[Deprecation, ...] = ()
+    tombstones: tuple[Tombstone, ...] = ()
+    tenants: tuple[tuple[ModelName, str], ...] = ()

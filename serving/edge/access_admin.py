@@ -21,7 +21,10 @@ from serving.access.orders import (
     RuleOrder,
 )
 from serving.access.state import AccessState, Revocation, RevocationKind, Rule
+from serving.access.tallies import Denial
+from serving.core.actors import Origin
 from serving.core.principals import Principal
+from serving.edge.actors import origin_of
 from serving.edge.queries import MAX_WAIT_S, number
 from serving.edge.routes import Reply, Request, Route
 from serving.errors import FieldUnknown, NotFound, ParameterInvalid, RequestInvalid
@@ -34,11 +37,14 @@ class AccessAdministration(Protocol):
 
     async def after(self, epoch: int, *, wait_s: float) -> AccessState | None: ...
     def rules(self) -> Sequence[Rule]: ...
-    def add_rule(self, order: RuleOrder, maker: Principal) -> Rule: ...
-    def remove_rule(self, name: str, maker: Principal) -> None: ...
+    def add_rule(self, order: RuleOrder, maker: Principal, *, origin: Origin) -> Rule: ...
+    def remove_rule(self, name: str, maker: Principal, *, origin: Origin) -> None: ...
     def revocations(self) -> Sequence[Revocation]: ...
-    def revoke(self, order: RevocationOrder, maker: Principal) -> Revocation: ...
-    def unrevoke(self, kind: RevocationKind, value: str, maker: Principal) -> None: ...
+    def revoke(self, order: RevocationOrder, maker: Principal, *, origin: Origin) -> Revocation: ...
+    def unrevoke(
+        self, kind: RevocationKind, value: str, maker: Principal, *, origin: Origin
+    ) -> None: ...
+    def note_denials(self, denials: Sequence[Denial]) -> None: ...
     def explain(self, question: Question) -> Explanation: ...
 
 
@@ -46,9 +52,11 @@ class KeyAdministration(Protocol):
     """The API keys: `control.access_keys.KeyRegister`."""
 
     def listed(self) -> Sequence[KeyView]: ...
-    def make_key(self, order: KeyOrder, maker: Principal) -> MadeKey: ...
-    def rotate_key(self, name: str, order: RotationOrder, maker: Principal) -> MadeKey: ...
-    def revoke_key(self, name: str, maker: Principal) -> None: ...
+    def make_key(self, order: KeyOrder, maker: Principal, *, origin: Origin) -> MadeKey: ...
+    def rotate_key(
+        self, name: str, order: RotationOrder, maker: Principal, *, origin: Origin
+    ) -> MadeKey: ...
+    def revoke_key(self, name: str, maker: Principal, *, origin: Origin) -> None: ...
     def note_uses(self, uses: Mapping[str, int]) -> None: ...
 
 
@@ -63,6 +71,7 @@ class AccessRoutes:
         return [
             Route("GET", "/internal/access", self._state),
             Route("POST", "/internal/access/uses", self._note_uses),
+            Route("POST", "/internal/access/denials", self._note_denials),
             Route("GET", "/v1/access/explain", self._explain),
             Route("GET", "/v1/access/keys", self._list_keys),
             Route("POST", "/v1/access/keys", self._make_key),
@@ -88,22 +97,31 @@ class AccessRoutes:
         self._keys.note_uses(_order(request, dict[str, int]))
         return _json({})
 
+    def _note_denials(self, request: Request) -> Reply:
+        self._access.note_denials(_order(request, tuple[Denial, ...]))
+        return _json({})
+
     # -- keys ------------------------------------------------------------------------------------
 
     def _list_keys(self, _request: Request) -> Reply:
         return _json({"keys": self._keys.listed()})
 
     def _make_key(self, request: Request) -> Reply:
-        made = self._keys.make_key(_order(request, KeyOrder), request.principal)
+        order, origin = _order(request, KeyOrder), origin_of(request)
+        made = self._keys.make_key(order, request.principal, origin=origin)
         return _secret(made)
 
     def _rotate_key(self, request: Request) -> Reply:
         order = _order(request, RotationOrder) if request.body else RotationOrder()
-        made = self._keys.rotate_key(request.arguments["key"], order, request.principal)
+        made = self._keys.rotate_key(
+            request.arguments["key"], order, request.principal, origin=origin_of(request)
+        )
         return _secret(made)
 
     def _revoke_key(self, request: Request) -> Reply:
-        self._keys.revoke_key(request.arguments["key"], request.principal)
+        self._keys.revoke_key(
+            request.arguments["key"], request.principal, origin=origin_of(request)
+        )
         return _json({})
 
     # -- rules and revocations -------------------------------------------------------------------
@@ -112,23 +130,31 @@ class AccessRoutes:
         return _json({"rules": self._access.rules()})
 
     def _add_rule(self, request: Request) -> Reply:
-        return _json(self._access.add_rule(_order(request, RuleOrder), request.principal))
+        order, origin = _order(request, RuleOrder), origin_of(request)
+        return _json(self._access.add_rule(order, request.principal, origin=origin))
 
     def _remove_rule(self, request: Request) -> Reply:
-        self._access.remove_rule(request.arguments["rule"], request.principal)
+        rule, origin = request.arguments["rule"], origin_of(request)
+        self._access.remove_rule(rule, request.principal, origin=origin)
         return _json({})
 
     def _list_revocations(self, _request: Request) -> Reply:
         return _json({"revocations": self._access.revocations()})
 
     def _revoke(self, request: Request) -> Reply:
-        return _json(self._access.revoke(_order(request, RevocationOrder), request.principal))
+        order, origin = _order(request, RevocationOrder), origin_of(request)
+        return _json(self._access.revoke(order, request.principal, origin=origin))
 
     def _unrevoke(self, request: Request) -> Reply:
         kind = request.arguments["kind"]
         if kind not in list(RevocationKind):
             raise NotFound("there is no such revocation")
-        self._access.unrevoke(RevocationKind(kind), request.arguments["value"], request.principal)
+        self._access.unrevoke(
+            RevocationKind(kind),
+            request.arguments["value"],
+            request.principal,
+            origin=origin_of(request),
+        )
         return _json({})
 
     def _explain(self, request: Request) -> Reply:

@@ -15,6 +15,7 @@ import orjson
 from serving.access.authorization import authorize_description
 from serving.edge import facts
 from serving.edge.openapi import describe
+from serving.edge.outcomes import OutcomeRoutes
 from serving.edge.plans import check_media, encoding_of
 from serving.edge.routes import Reply, Request, Route
 from serving.errors import (
@@ -72,6 +73,7 @@ class CatalogueRoutes:
             *_for_versions("GET", "/config", self._configuration),
             *_for_versions("GET", "/stats", self._statistics),
             *_for_versions("POST", "/infer", _unreachable),
+            *OutcomeRoutes(self._pipeline).routes(),
             Route("POST", "/v2/repository/index", self._index),
             Route("POST", "/v2/repository/models/{model}/load", _change),
             Route("POST", "/v2/repository/models/{model}/unload", _change),

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Final
 
 from serving.errors import BodyTooLarge, HeadTooLarge, MessageInvalid
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _EXTENSION: Final = rb";%b(?:=(?:%b|\"[\t \x21\x23-\x5b\x5d-\x7e]*\"))?" % (_TOKEN, _TOKEN)

@@ -20,7 +20,7 @@ import zstandard
 
 from serving.core.batches import Buffer
 from serving.errors import BodyTooLarge, EncodingInvalid, EncodingUnsupported
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 ENCODINGS: Final = ("gzip", "deflate", "zstd")
 """What a body may come in."""

@@ -55,8 +55,14 @@ class Responder(Protocol):
     def send(self, payload: bytes) -> None:
         """Sends a whole response, head and body. Ignored when the client has gone."""
 
+    def send_refusal(self, payload: bytes) -> None:
+        """The same for a refused credential; it may wait (`serving.edge.guesses`)."""
+
     def watch(self, gone: Callable[[], object]) -> None:
         """Calls `gone` if the client goes away before `send`."""
+
+    def peer(self) -> str:
+        """The client's address; empty on a Unix socket."""
 
 
 Application = Callable[[Head, bytes | memoryview, Responder], None]
@@ -175,8 +181,23 @@ class Connection(asyncio.Protocol):
             self._state = _IDLE
             self._since = self._server.tick
 
+    def send_refusal(self, payload: bytes) -> None:
+        wait_s = self._server.wait_for_guess(self._transport.get_extra_info("peername"))
+        if not wait_s:
+            self.send(payload)
+            return
+        head = self._head
+        self._gone = None
+        asyncio.get_running_loop().call_later(
+            wait_s, lambda: self.send(payload) if self._head is head else None
+        )
+
     def watch(self, gone: Callable[[], object]) -> None:
         self._gone = gone
+
+    def peer(self) -> str:
+        name = self._transport.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) and name else ""
 
     # -- receiving -------------------------------------------------------------------------------
 

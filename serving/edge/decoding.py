@@ -25,6 +25,7 @@ from serving.edge.messages import (
     parse,
 )
 from serving.edge.selection import OutputSelection
+from serving.edge.subjects import subject_of_parameters
 from serving.errors import (
     DataShapeMismatch,
     DatatypeMismatch,
@@ -104,7 +105,7 @@ class RequestDecoder:
             index, known = self._find(tensor.name, tensor.datatype, buffers)
             shapes[index] = known.row_shape_of(tensor.shape)
             buffers[index] = known.read_binary(tensor.data, tensor.shape)
-        return InferenceRequest(
+        request = InferenceRequest(
             _request_id(request_id),
             self._rows([tensor.shape for tensor in tensors]),
             tuple(buffers),
@@ -115,6 +116,8 @@ class RequestDecoder:
             wanted=self._selection.choose(outputs, parameters, binary=True),
             priority=_priority(parameters),
         )
+        request.name_subject(subject_of_parameters(parameters))
+        return request
 
     def _decode(self, body: memoryview, part: bytes, offset: int) -> InferenceRequest:
         """Reads the JSON `part` and the binary tensors that lie in `body` from `offset` on."""
@@ -153,11 +156,12 @@ class RequestDecoder:
         vetted: bool,
     ) -> InferenceRequest:
         parameters, outputs = message.parameters, message.outputs
-        timeout_s, priority, wanted = None, 0, None
+        timeout_s, priority, wanted, subject = None, 0, None, b""
         if parameters is not None or outputs is not None or not self._selection.has_plain:
             timeout_s, priority = _timeout_s(parameters), _priority(parameters)
             wanted = self._selection.choose(outputs, parameters)
-        return InferenceRequest(
+            subject = subject_of_parameters(parameters)
+        request = InferenceRequest(
             _request_id(message.id),
             self._rows([tensor.shape for tensor in message.inputs]),
             buffers,
@@ -168,6 +172,8 @@ class RequestDecoder:
             wanted,
             priority,
         )
+        request.name_subject(subject)
+        return request
 
     def _remember(
         self, part: bytes, request: InferenceRequest, inputs: Sequence[InputMessage], *, binary: int

@@ -9,13 +9,16 @@ from typing import Final
 
 from serving.access.certificates import Credential
 from serving.core.models import ModelVersion
+from serving.core.traffic import Deprecation, Snapshot
 from serving.edge.codec import Signature
 from serving.edge.compression import is_worth_packing, pack, unpack
 from serving.edge.connection import Responder
+from serving.edge.deprecation import by_key, lines_of
 from serving.edge.problems import problem
-from serving.errors import InternalError, ServingError
+from serving.edge.subjects import same_subject
+from serving.errors import InternalError, ServingError, Unauthenticated
 from serving.gateway.calls import Call, InferenceRequest
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 _JSON_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
@@ -36,7 +39,7 @@ class InferencePlan:
 
     json_bytes: length of the JSON part of the body, unpacked, or None when that is all of it.
     encoding, answer_encoding: content codings of the two bodies. refusal: why no request with this
-    head can be served, whatever its body.
+    head can be served, whatever its body. subject: the data subject that `Serving-Subject` names.
     """
 
     exchange: "type[RestExchange]"
@@ -47,9 +50,18 @@ class InferencePlan:
     limits: HttpSettings
     json_bytes: int | None = None
     timeout_s: float | None = None
+    subject: bytes = b""
     encoding: str | None = None
     answer_encoding: str | None = None
     refusal: ServingError | None = None
+    amends: bool = False
+    """Whether the head says what the request itself may say, too."""
+
+    def amend(self, request: InferenceRequest) -> None:
+        """Adds to a request what the head says of it. Raises ParameterInvalid."""
+        if self.timeout_s is not None:
+            request.timeout_s = min(self.timeout_s, request.timeout_s or self.timeout_s)
+        request.name_subject(same_subject(self.subject, request.subject))
 
 
 class WireVersion:
@@ -57,25 +69,42 @@ class WireVersion:
 
     __slots__ = ("headers", "signature", "version")
 
-    def __init__(self, version: ModelVersion) -> None:
+    def __init__(self, version: ModelVersion, deprecation: Deprecation | None = None) -> None:
         self.version = version
         self.signature = Signature(version)
-        self.headers = (
-            f"serving-model-version: {version.version}\r\nserving-model-digest: {version.digest}\r\n"
-        ).encode()
+        self.deprecate(deprecation)
+
+    def deprecate(self, deprecation: Deprecation | None) -> None:
+        """From now on answers say that the version will go, or that it stays."""
+        lines = (
+            ("serving-model-version", self.version.version),
+            ("serving-model-digest", self.version.digest),
+            *lines_of(deprecation),
+        )
+        self.headers = "".join(f"{name}: {value}\r\n" for name, value in lines).encode("latin-1")
 
 
 class WireVersions:
-    """Wire versions by digest, made on first use."""
+    """Wire versions by their key, made on first use, forgotten with the snapshot that drops them."""
 
     def __init__(self) -> None:
         self._known: dict[str, WireVersion] = {}
+        self._deprecations: dict[str, Deprecation] = {}
 
     def of(self, version: ModelVersion) -> WireVersion:
         known = self._known.get(version.key)
         if known is None or known.version is not version:
-            known = self._known[version.key] = WireVersion(version)
+            known = WireVersion(version, self._deprecations.get(version.key))
+            self._known[version.key] = known
         return known
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Learns which versions there are, and which of them will go."""
+        self._deprecations = by_key(snapshot.deprecations)
+        live = {version.key for version in snapshot.versions}
+        self._known = {key: wire for key, wire in self._known.items() if key in live}
+        for key, wire in self._known.items():
+            wire.deprecate(self._deprecations.get(key))
 
 
 class RestExchange:
@@ -116,8 +145,8 @@ class RestExchange:
         plan = self._plan
         wire = self._versions.of(version)
         request = wire.signature.decode(self._body, plan.json_bytes)
-        if plan.timeout_s is not None:
-            request.timeout_s = min(plan.timeout_s, request.timeout_s or plan.timeout_s)
+        if plan.amends:
+            plan.amend(request)
         return request
 
     def encode(self, call: Call) -> bytes:
@@ -139,7 +168,11 @@ class RestExchange:
         self._responder.send(payload)
 
     def refuse(self, error: ServingError, *, prediction_id: str | None = None) -> None:
-        self._responder.send(problem(error, request_id=prediction_id))
+        payload = problem(error, request_id=prediction_id)
+        if isinstance(error, Unauthenticated):
+            self._responder.send_refusal(payload)
+        else:
+            self._responder.send(payload)
 
     def watch(self, call: Call) -> None:
         self._responder.watch(call.abandon)

@@ -51,12 +51,13 @@ def find(
 ) -> VersionQueue:
     """The queue of a version, of the one that answers when `version` is None or empty.
 
-    Raises Forbidden or ModelNotFound; neither tells whether a model that may not be seen exists.
+    Raises Forbidden, ModelNotFound, ModelRetired or NoReplica; none tells whether a model that may not be seen exists.
     """
     authorize_description(principal, model)
     route = table.choose(model)
     if not version or version == route.policy.stable:
         return route.stable
+    table.check_grave(model, version)
     if not may(principal, Action.DESCRIBE_CANDIDATES, model):
         raise ModelNotFound("there is no such version of this model here")
     return table.pinned(model, version)

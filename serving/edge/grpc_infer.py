@@ -23,6 +23,7 @@ from serving.edge.grpc_gate import (
 )
 from serving.edge.grpc_messages import MessageVersions, parse
 from serving.edge.grpc_problems import Failure, failure
+from serving.edge.subjects import same_subject, subject_of_metadata
 from serving.errors import DeadlineExceeded, ServingError
 from serving.gateway.calls import Call, InferenceRequest
 from serving.gateway.pipeline import Pipeline
@@ -45,6 +46,7 @@ class GrpcExchange:
         "_finish",
         "_message",
         "_raw",
+        "_subject",
         "_versions",
         "authorization",
         "model",
@@ -63,10 +65,13 @@ class GrpcExchange:
         show: Show,
         finish: Finish,
     ) -> None:
-        """finish: takes the end of the call. Raises MessageInvalid, AmbiguousCredentials."""
+        """finish: takes the end of the call. Raises MessageInvalid, AmbiguousCredentials,
+        ParameterInvalid."""
         self._message = parse(message, inference_pb2.ModelInferRequest)
         self.authorization = show(context)
-        self.traceparent = only(context.invocation_metadata(), _TRACEPARENT)
+        metadata = context.invocation_metadata()
+        self.traceparent = only(metadata, _TRACEPARENT)
+        self._subject = subject_of_metadata(metadata)
         # What is left of the client's deadline.
         self.timeout_s = context.time_remaining()
         self.model = self._message.model_name
@@ -79,6 +84,7 @@ class GrpcExchange:
 
     def decode(self, version: ModelVersion) -> InferenceRequest:
         request = self._versions.of(version).read(self._message)
+        request.name_subject(same_subject(self._subject, request.subject))
         timeout_s = self.timeout_s
         if timeout_s is not None:
             if timeout_s <= 0:
@@ -93,6 +99,9 @@ class GrpcExchange:
             ("serving-prediction-id", call.pipeline.prediction_id(call)),
             ("serving-batch-id", f"{call.batch_id:x}"),
         )
+        if call.account is not None:
+            standing = call.account.policy_left(call.pipeline.now_ns())
+            self.trailers += (("ratelimit", standing),) if standing else ()
         return version.write(call, raw=self._raw)
 
     @property

@@ -19,9 +19,11 @@ from serving.core.batches import Buffer
 from serving.core.elements import join_elements, split_elements
 from serving.core.models import ModelVersion
 from serving.core.tensors import DTYPES
+from serving.core.traffic import Deprecation, Snapshot
 from serving.edge import inference_pb2
 from serving.edge.codec import Signature
 from serving.edge.decoding import WireTensor
+from serving.edge.deprecation import by_key, lines_of
 from serving.edge.messages import OutputMessage, Parameters
 from serving.errors import (
     DataShapeMismatch,
@@ -68,17 +70,22 @@ def parse(message: bytes, kind: Callable[[], Message]) -> Message:
 class MessageVersion:
     """One model version as the messages see it; made once per version."""
 
-    def __init__(self, version: ModelVersion) -> None:
+    def __init__(self, version: ModelVersion, deprecation: Deprecation | None = None) -> None:
         self.version = version
-        self.trailers = (
-            ("serving-model-version", str(version.version)),
-            ("serving-model-digest", str(version.digest)),
-        )
+        self.deprecate(deprecation)
         self._signature = Signature(version)
         self._begin: bytes = inference_pb2.ModelInferResponse(
             model_name=version.model, model_version=version.version
         ).SerializeToString()
         self._known_outputs: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
+
+    def deprecate(self, deprecation: Deprecation | None) -> None:
+        """From now on answers say that the version will go, or that it stays."""
+        self.trailers = (
+            ("serving-model-version", str(self.version.version)),
+            ("serving-model-digest", str(self.version.digest)),
+            *lines_of(deprecation),
+        )
 
     def read(self, message: inference_pb2.ModelInferRequest) -> InferenceRequest:
         """The request that a message is. Raises a RequestInvalid."""
@@ -118,16 +125,26 @@ class MessageVersion:
 
 
 class MessageVersions:
-    """Versions by their key, made on first use."""
+    """Versions by their key, made on first use, forgotten with the snapshot that drops them."""
 
     def __init__(self) -> None:
         self._known: dict[str, MessageVersion] = {}
+        self._deprecations: dict[str, Deprecation] = {}
 
     def of(self, version: ModelVersion) -> MessageVersion:
         known = self._known.get(version.key)
         if known is None or known.version is not version:
-            known = self._known[version.key] = MessageVersion(version)
+            known = MessageVersion(version, self._deprecations.get(version.key))
+            self._known[version.key] = known
         return known
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Learns which versions there are, and which of them will go."""
+        self._deprecations = by_key(snapshot.deprecations)
+        live = {version.key for version in snapshot.versions}
+        self._known = {key: known for key, known in self._known.items() if key in live}
+        for key, known in self._known.items():
+            known.deprecate(self._deprecations.get(key))
 
 
 # -- from a message ------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from serving.edge.grpc_stream import StreamCalls
 from serving.edge.tls import ServerTls
 from serving.errors import AddressInUse, ServingError, SettingInvalid
 from serving.gateway.pipeline import Pipeline
-from serving.settings import GrpcSettings
+from serving.port_settings import GrpcSettings
 from serving.telemetry.families import GatewayMetrics
 
 SERVICES: Final = (SERVICE, grpc_health.SERVICE)
@@ -81,7 +81,7 @@ class GrpcServer:
             authenticate=authenticate,
             refused=refused,
         )
-        versions = MessageVersions()
+        self.versions = versions = MessageVersions()
         self._streams = StreamCalls(pipeline, versions=versions, show=show, refused=refused)
         methods = {
             **InferCalls(pipeline, versions=versions, show=show, refused=refused).methods(),

@@ -27,7 +27,7 @@ from serving.errors import (
     ServingError,
     TargetTooLong,
 )
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 SINGLE: Final = frozenset(
     {
@@ -41,6 +41,7 @@ SINGLE: Final = frozenset(
         b"expect",
         b"accept",
         b"serving-timeout-ms",
+        b"serving-subject",
     }
 )
 """Headers that mean one thing or nothing; a second one is refused rather than chosen from."""

@@ -22,11 +22,12 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from serving.edge.connection import LINGER_S, SWEEP_S, Application, Connection, State
+from serving.edge.guesses import Guesses, source_of
 from serving.edge.handshake import Handshakes
 from serving.edge.heads import HeadCache
 from serving.edge.tls import ServerTls
 from serving.errors import ConnectionsFull, Draining, Overloaded, ServingError
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 DRAIN_IDLE_S: Final = 0.5
 """While draining, a connection that was used more recently gets its next request answered: under
@@ -73,6 +74,7 @@ class HttpServer:
             State.LINGER: LINGER_S,
             State.CLOSED: limits.write_timeout_s,
         }
+        self.guesses = Guesses(per_s=limits.refusals_per_s, longest_s=limits.max_refusal_delay_s)
         self._connections: set[Connection] = set()
         self._buffered_bytes = 0
         self._servers: list[asyncio.Server] = []
@@ -92,6 +94,12 @@ class HttpServer:
     @property
     def failed_handshakes(self) -> int:
         return self._handshakes.failed if self._handshakes is not None else 0
+
+    def wait_for_guess(self, peer: object) -> float:
+        """How long the answer to a refused credential of this peer waits; seconds."""
+        if self.draining:
+            return 0.0
+        return self.guesses.wait_s(source_of(peer), self.tick * SWEEP_S)
 
     async def listen(
         self, *, host: str, port: int, reuse_port: bool = False, tls: ServerTls | None = None

@@ -74,6 +74,13 @@ OPERATIONS: Final = {
         message="InferenceRequest",
         statuses=(*_NAMED, 415, 429, 504),
     ),
+    "POST /v2/models/{model}/outcomes": Operation(
+        "reportOutcomes",
+        "What turned out to be true of predicted rows; answered once it is recorded.",
+        "OutcomesRecorded",
+        message="Outcomes",
+        statuses=(*_NAMED, 415),
+    ),
     "POST /v2/repository/index": Operation(
         "index",
         "Versions that the token may see, and whether they can answer.",
@@ -166,7 +173,8 @@ def _body(operation: Operation) -> Document:
     if operation.name == "infer":
         # JSON of the same form, and the tensors that it announces behind it.
         content["application/octet-stream"] = {"schema": {}}
-    return {"required": operation.name == "infer", "content": content}
+    required = operation.name in ("infer", "reportOutcomes")
+    return {"required": required, "content": content}
 
 
 def _answer(operation: Operation) -> Document:

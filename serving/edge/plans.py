@@ -14,6 +14,7 @@ from serving.edge.compression import ENCODINGS, accepted
 from serving.edge.credentials import credential_of, refuse_credentials_in
 from serving.edge.exchange import InferencePlan, PackedExchange, RefusedExchange, RestExchange
 from serving.edge.heads import Head
+from serving.edge.subjects import HEADER, subject_of_header
 from serving.errors import (
     DeadlineExceeded,
     EncodingUnsupported,
@@ -21,12 +22,13 @@ from serving.errors import (
     ParameterInvalid,
     ServingError,
 )
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 _MOST_TIMEOUT_DIGITS: Final = 9
 """Of milliseconds: days, which admission shortens to its longest."""
 
 _MOST_LENGTH_DIGITS: Final = 10
+_SUBJECT: Final = HEADER.encode()
 _MEDIA_TYPES: Final = frozenset({b"application/json", b"application/octet-stream", b""})
 
 Headers = Mapping[bytes, bytes]
@@ -87,11 +89,14 @@ def _with_bodies(plan: InferencePlan, headers: Headers) -> InferencePlan:
     check_media(headers)
     encoding = encoding_of(headers)
     answer_encoding = accepted(headers.get(b"accept-encoding", b""))
+    timeout_s, subject = _timeout_s(headers), subject_of_header(headers.get(_SUBJECT))
     return replace(
         plan,
         exchange=PackedExchange if encoding or answer_encoding else RestExchange,
         json_bytes=_json_bytes(headers, is_packed=encoding is not None),
-        timeout_s=_timeout_s(headers),
+        timeout_s=timeout_s,
+        subject=subject,
+        amends=timeout_s is not None or bool(subject),
         encoding=encoding,
         answer_encoding=answer_encoding,
     )

@@ -12,7 +12,14 @@ from typing import Final
 import orjson
 
 from serving.edge.compression import ENCODINGS
-from serving.errors import EncodingUnsupported, MethodNotAllowed, QuotaExceeded, ServingError
+from serving.edge.deprecation import link_to
+from serving.errors import (
+    EncodingUnsupported,
+    MethodNotAllowed,
+    ModelRetired,
+    QuotaExceeded,
+    ServingError,
+)
 
 STATUS: Final[dict[str, int]] = {
     "error": 500,
@@ -29,16 +36,29 @@ STATUS: Final[dict[str, int]] = {
     "non_finite_input": 400,
     "invalid_parameter": 400,
     "unknown_or_read_only_field": 400,
+    "invalid_outcome": 400,
+    "unsupported_artifact": 400,
+    "unsafe_path": 400,
     "ambiguous_credentials": 400,
     "bad_encoding": 400,
     "invalid_message": 400,
     "ambiguous_length": 400,
     "unauthenticated": 401,
     "forbidden": 403,
+    "separation_of_duties": 403,
     "not_found": 404,
     "model_not_found": 404,
+    "model_retired": 410,
     "method_not_allowed": 405,
     "request_timeout": 408,
+    "conflict": 409,
+    "already_exists": 409,
+    "revision_conflict": 409,
+    "idempotency_key_reused": 409,
+    "digest_changed": 409,
+    "request_closed": 409,
+    "transition_refused": 409,
+    "legal_hold": 409,
     "body_too_large": 413,
     "uri_too_long": 414,
     "unsupported_media_type": 415,
@@ -58,6 +78,8 @@ STATUS: Final[dict[str, int]] = {
     "no_replica": 503,
     "draining": 503,
     "auth_unavailable": 503,
+    "key_store_unavailable": 503,
+    "registry_unavailable": 503,
     "log_unavailable": 503,
     "log_storage_full": 503,
     "replica_lost": 503,
@@ -74,6 +96,8 @@ PHRASES: Final[dict[int, str]] = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    409: "Conflict",
+    410: "Gone",
     413: "Content Too Large",
     414: "URI Too Long",
     415: "Unsupported Media Type",
@@ -151,6 +175,8 @@ def problem(error: ServingError, *, request_id: str | None = None) -> bytes:
         headers.append(("WWW-Authenticate", 'Bearer error="invalid_token"'))
     if isinstance(error, MethodNotAllowed):
         headers.append(("Allow", error.allowed))
+    if isinstance(error, ModelRetired) and error.successor:
+        headers.append(("Link", link_to(error.successor)))
     if isinstance(error, EncodingUnsupported):
         headers.append(("Accept-Encoding", ", ".join(ENCODINGS)))
     return response(status, body, headers=tuple(headers))

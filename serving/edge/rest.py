@@ -21,7 +21,7 @@ from serving.edge.plans import plan_of
 from serving.edge.routes import Headers, Router
 from serving.errors import InternalError, ServingError
 from serving.gateway.pipeline import Pipeline
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 from serving.telemetry.families import GatewayMetrics
 
 logger = structlog.get_logger()

@@ -24,7 +24,7 @@ from serving.edge.connection import Responder
 from serving.edge.credentials import refuse_credentials_in
 from serving.edge.heads import Head
 from serving.edge.problems import problem, response
-from serving.errors import InternalError, MethodNotAllowed, NotFound, ServingError
+from serving.errors import InternalError, MethodNotAllowed, NotFound, ServingError, Unauthenticated
 
 logger = structlog.get_logger()
 
@@ -38,7 +38,8 @@ _GONE: Final = InternalError("the request was given up")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. headers: lower-case names. arguments: the `{name}` parts of the route."""
+    """One request. headers: lower-case names. arguments: the `{name}` parts of the route. source: the
+    client's address, empty on a Unix socket."""
 
     method: str
     path: str
@@ -47,6 +48,7 @@ class Request:
     body: bytes
     arguments: dict[str, str] = field(default_factory=dict)
     principal: Principal = NOBODY
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Router:
 
     def __call__(self, head: Head, body: bytes | memoryview, responder: Responder) -> None:
         try:
-            reply = self._ask(head, bytes(body))
+            reply = self._ask(head, bytes(body), responder.peer())
         except ServingError as error:
             self._refuse(error, responder)
         except Exception as error:  # noqa: BLE001 - outermost: the server must survive a route
@@ -120,7 +122,7 @@ class Router:
         else:
             self._answer(reply, responder)
 
-    def _ask(self, head: Head, body: bytes) -> Reply | Awaitable[Reply]:
+    def _ask(self, head: Head, body: bytes, source: str) -> Reply | Awaitable[Reply]:
         # Segments are decoded after splitting: an encoded slash never makes another route.
         segments = [unquote(segment) for segment in head.path.split("/")[1:]]
         matches = [
@@ -145,6 +147,7 @@ class Router:
             body=body,
             arguments=arguments,
             principal=principal,
+            source=source,
         )
         return route.function(request)
 
@@ -173,7 +176,10 @@ class Router:
 
     def _refuse(self, error: ServingError, responder: Responder) -> None:
         self._refused(error)
-        responder.send(problem(error))
+        if isinstance(error, Unauthenticated):
+            responder.send_refusal(problem(error))
+        else:
+            responder.send(problem(error))
 
 
 def _checked(

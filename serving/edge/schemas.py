@@ -53,6 +53,39 @@ _TENSOR: Final = _object(
 _DURATION: Final = _object({"count": _COUNT, "ns": _COUNT})
 _BATCH_TIMES: Final = dict.fromkeys(("compute_input", "compute_infer", "compute_output"), _DURATION)
 
+_TRUTH: Final[Schema] = {
+    "type": ["string", "number", "boolean", "null"],
+    "maxLength": 1024,
+    "description": "null takes back what an earlier revision said.",
+}
+_TRUTH_NAME: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 128}
+_UINT32: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
+_REPORTED: Final[dict[str, Schema]] = {
+    "row": _UINT32,
+    "revision": _UINT32,
+    "observed_at": {"type": "string", "format": "date-time"},
+}
+_PREDICTION_ID: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{16}-[0-9a-f]{1,16}$"}
+_OUTCOME: Final[Schema] = {
+    "description": "One truth, or several of one row by name. Of several reports about the same "
+    "prediction, row and name the highest revision counts, and of equals the first.",
+    "oneOf": [
+        _object({"prediction_id": _PREDICTION_ID, **truth}, **_REPORTED)
+        | {"additionalProperties": False}
+        for truth in (
+            {"name": _TRUTH_NAME, "value": _TRUTH},
+            {
+                "values": {
+                    "type": "object",
+                    "minProperties": 1,
+                    "propertyNames": _TRUTH_NAME,
+                    "additionalProperties": _TRUTH,
+                }
+            },
+        )
+    ],
+}
+
 SCHEMAS: Final[dict[str, Schema]] = {
     "Problem": _object(
         {"error": _TEXT, "code": {"type": "string", "enum": list(STATUS)}, "request_id": _TEXT}
@@ -123,5 +156,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "InferenceAnswer": _object(
         {"model_name": _TEXT, "model_version": _TEXT, "outputs": _array(_TENSOR)}, id=_TEXT
     ),
+    "Outcomes": {
+        "oneOf": [_OUTCOME, {**_array(_OUTCOME), "minItems": 1, "maxItems": 1000}],
+    },
+    "OutcomesRecorded": _object({"recorded": _COUNT}),
     "Description": {"type": "object"},
 }

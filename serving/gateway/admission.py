@@ -12,7 +12,7 @@ What is refused here never got a prediction id: it is counted by its code and no
 from typing import Final
 
 from serving.errors import CallerLimitReached, Overloaded, QueueFull, ServingError
-from serving.settings import AdmissionSettings
+from serving.gateway_settings import AdmissionSettings
 
 PRESSURE: Final = 0.5
 """Of any limit of the worker: beyond it what nobody waits for is not begun."""

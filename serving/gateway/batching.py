@@ -40,7 +40,7 @@ from serving.gateway.forming import (
 from serving.gateway.lanes import LEVELS, FrameRoom, weights_by_subject
 from serving.gateway.pace import NEWEST_FIRST, Pace
 from serving.gateway.queueing import WaitingCalls
-from serving.settings import AdmissionSettings, ChannelSettings
+from serving.gateway_settings import AdmissionSettings, ChannelSettings
 
 logger = structlog.get_logger()
 
@@ -91,6 +91,14 @@ class VersionQueue:
         self.doubtful_s = 0.0
         self.takes_copies = False
         """Calls of callers and copies may share a frame here: the version is a candidate."""
+        recording = version.recording
+        self.guarded = bool(recording.fields)
+        """Something is done to payloads before they are recorded: always, or since a request named
+        a data subject."""
+        self.seals = "encrypt" in dict(recording.fields).values()
+        """Of that, that some are encrypted."""
+        self.plain = recording.policy == "fail_closed" and not recording.fields
+        """Records are what was sent and answered, and no answer leaves without them."""
         self._credits = settings.credits
         self._most_bytes = settings.max_frame_bytes
         self._clock = clock
@@ -106,6 +114,10 @@ class VersionQueue:
         self._latest: BatchAnswer | None = None
         self._prioritised = _Lately()
         self._contended = _Lately()
+
+    def note_subject(self) -> None:
+        """From here on requests of this version may name data subjects."""
+        self.guarded, self.seals, self.plain = True, True, False
 
     @property
     def ready(self) -> bool:

@@ -14,6 +14,9 @@ cannot choose names that collide. Where all places for a name are taken, a full 
 that loses nothing, because a new one is full too. If none is full the newcomer shares the fullest,
 which errs on the strict side: making the file overflow gives nobody a fresh bucket.
 
+Nodes can share their buckets (`quota_sharing`): each place then also counts what was used of it and not
+yet told to the others, and `scale` says by how much every limit is divided while nobody can be told.
+
 Time is the system's monotonic clock, which all processes of a node share and nobody can set back. It
 begins anew with each boot, and so do the buckets.
 Amounts are floats; a bucket may go below zero when a cost was only known afterwards.
@@ -23,18 +26,27 @@ import fcntl
 import hashlib
 import mmap
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Final, Self
 
+import numpy as np
+
 PLACES: Final = 65_536
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_MAGIC: Final = b"SVBUCKT1"
-_HEAD: Final = Struct("<8s16s16s")
-"""Magic, what tells this boot from others, the key of the hash."""
-_PLACE: Final = Struct("<16sQ")
-"""Key, and when the bucket is full (monotonic nanoseconds). Zeros are a free place."""
+REFUSE: Final = 0
+"""The scale at which nothing is handed out."""
+_MAGIC: Final = b"SVBUCKT2"
+_HEAD: Final = Struct("<8s16s16sI")
+"""Magic, what tells this boot from others, the key of the hash, the scale."""
+_SCALE: Final = Struct("<I")
+_SCALE_OFFSET: Final = _HEAD.size - _SCALE.size
+_PLACE: Final = Struct("<16sQq")
+"""Key, when the bucket is full (monotonic nanoseconds), how much of that (nanoseconds, negative when
+tokens came back) the other nodes were not told. Zeros are a free place."""
+_COLUMNS: Final = np.dtype([("key", "V16"), ("full_ns", "<u8"), ("untold_ns", "<i8")])
 _PROBED: Final = 8
 _GROUP_BYTES: Final = _PROBED * _PLACE.size
 
@@ -47,6 +59,14 @@ class Rate:
     burst: float
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How much of a bucket was used since the last look, as the time in which that comes back."""
+
+    key: bytes
+    untold_ns: int
+
+
 class Buckets:
     """The file of one node. Opened by `open`; for one thread of each process."""
 
@@ -56,18 +76,21 @@ class Buckets:
         self._salt = salt
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """The file at `path`; whoever comes first makes it, with mode 0600."""
+    def open(cls, path: Path, *, salt: bytes | None = None) -> Self:
+        """The file at `path`; whoever comes first makes it, with mode 0600.
+
+        salt: 16 bytes, the same on all nodes that share their buckets; None: random.
+        """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.lockf(descriptor, fcntl.LOCK_EX, _HEAD.size, 0)
         try:
             size = _HEAD.size + PLACES * _PLACE.size
             head = os.pread(descriptor, _HEAD.size, 0)
-            ours = _MAGIC + _boot()
+            ours = _MAGIC + _boot() + (salt or b"")
             if not head.startswith(ours) or os.fstat(descriptor).st_size != size:
                 os.ftruncate(descriptor, 0)
                 os.ftruncate(descriptor, size)
-                head = ours + os.urandom(16)
+                head = _HEAD.pack(_MAGIC, _boot(), salt or os.urandom(16), 1)
                 os.pwrite(descriptor, head, 0)
             return cls(descriptor, mmap.mmap(descriptor, size), _HEAD.unpack(head)[2])
         finally:
@@ -77,14 +100,28 @@ class Buckets:
         """What `draw` and `put` know the bucket of this name by."""
         return hashlib.blake2b(name.encode(), digest_size=16, key=self._salt).digest()
 
+    @property
+    def scale(self) -> int:
+        """Every limit is divided by this; `REFUSE` hands out nothing. All workers of the node see it."""
+        scale: int = _SCALE.unpack_from(self._memory, _SCALE_OFFSET)[0]
+        return scale
+
+    @scale.setter
+    def scale(self, scale: int) -> None:
+        _SCALE.pack_into(self._memory, _SCALE_OFFSET, scale)
+
     def draw(self, key: bytes, wanted: float, *, rate: Rate, now_ns: int) -> float:
         """Takes up to `wanted` tokens; how many there were, 0 when none. Never negative."""
+        scale = self.scale
+        if scale == REFUSE:
+            return 0.0
         first = self._first(key)
         with _Locked(self._descriptor, first):
-            place, full_ns = self._find(first, key, now_ns)
-            held = rate.burst - (full_ns - now_ns) * rate.per_s / 1e9
+            place, full_ns, untold_ns = self._find(first, key, now_ns)
+            held = rate.burst / scale - (full_ns - now_ns) * rate.per_s / scale / 1e9
             drawn = max(0.0, min(wanted, held))
-            self._store(place, key, full_ns + round(drawn / rate.per_s * 1e9))
+            used_ns = round(drawn / rate.per_s * 1e9)
+            self._store(place, key, full_ns + used_ns * scale, untold_ns + used_ns)
         return drawn
 
     def put(self, key: bytes, amount: float, *, rate: Rate, now_ns: int) -> float:
@@ -92,12 +129,50 @@ class Buckets:
 
         Returns what the bucket holds then.
         """
+        scale = self.scale
         first = self._first(key)
         with _Locked(self._descriptor, first):
-            place, full_ns = self._find(first, key, now_ns)
-            full_ns = max(full_ns - round(amount / rate.per_s * 1e9), now_ns)
-            self._store(place, key, full_ns)
-        return rate.burst - (full_ns - now_ns) * rate.per_s / 1e9
+            place, before_ns, untold_ns = self._find(first, key, now_ns)
+            used_ns = -round(amount / rate.per_s * 1e9)
+            full_ns = max(before_ns + used_ns * max(scale, 1), now_ns)
+            self._store(place, key, full_ns, untold_ns + used_ns)
+        if scale == REFUSE:
+            return 0.0
+        return (rate.burst - (full_ns - now_ns) * rate.per_s / 1e9) / scale
+
+    def take_uses(self, now_ns: int) -> list[Use]:
+        """Of every bucket that is not full or was used since: what the others were not told yet.
+
+        It counts as told from here on; `return_uses` takes that back.
+        """
+        columns = np.frombuffer(self._memory, _COLUMNS, count=PLACES, offset=_HEAD.size)
+        busy = np.flatnonzero((columns["untold_ns"] != 0) | (columns["full_ns"] > now_ns))
+        keys = [columns["key"][index].tobytes() for index in busy]
+        del columns  # a view of the memory keeps it from being closed
+        return [Use(key, self._tell(key, now_ns)) for key in keys]
+
+    def learn(self, key: bytes, *, full_in_ns: int, now_ns: int) -> None:
+        """All nodes together have used so much of this bucket that it is full in `full_in_ns`."""
+        first = self._first(key)
+        with _Locked(self._descriptor, first):
+            place, _, untold_ns = self._find(first, key, now_ns)
+            self._store(place, key, max(now_ns + full_in_ns + untold_ns, now_ns), untold_ns)
+
+    def return_uses(self, uses: Sequence[Use], now_ns: int) -> None:
+        """The others could not be told after all."""
+        for use in uses:
+            first = self._first(use.key)
+            with _Locked(self._descriptor, first):
+                place, full_ns, untold_ns = self._find(first, use.key, now_ns)
+                self._store(place, use.key, full_ns, untold_ns + use.untold_ns)
+
+    def _tell(self, key: bytes, now_ns: int) -> int:
+        """What was untold of a bucket, and is told now."""
+        first = self._first(key)
+        with _Locked(self._descriptor, first):
+            place, full_ns, untold_ns = self._find(first, key, now_ns)
+            self._store(place, key, full_ns, 0)
+        return untold_ns
 
     def close(self) -> None:
         self._memory.close()
@@ -108,19 +183,19 @@ class Buckets:
         group = int.from_bytes(key[:8], "little") % (PLACES // _PROBED)
         return _HEAD.size + group * _GROUP_BYTES
 
-    def _find(self, first: int, key: bytes, now_ns: int) -> tuple[int, int]:
-        """The bucket's place and when it is full, not before `now_ns`; under its group's lock."""
+    def _find(self, first: int, key: bytes, now_ns: int) -> tuple[int, int, int]:
+        """The bucket's place, when it is full (not before `now_ns`), what is untold; under its lock."""
         fullest, earliest_ns = first, 2**64
         for place in range(first, first + _GROUP_BYTES, _PLACE.size):
-            owner, full_ns = _PLACE.unpack_from(self._memory, place)
+            owner, full_ns, untold_ns = _PLACE.unpack_from(self._memory, place)
             if owner == key:
-                return place, max(full_ns, now_ns)
+                return place, max(full_ns, now_ns), untold_ns
             if full_ns < earliest_ns:
                 fullest, earliest_ns = place, full_ns
-        return fullest, max(earliest_ns, now_ns)
+        return fullest, max(earliest_ns, now_ns), 0
 
-    def _store(self, place: int, key: bytes, full_ns: int) -> None:
-        _PLACE.pack_into(self._memory, place, key, full_ns)
+    def _store(self, place: int, key: bytes, full_ns: int, untold_ns: int) -> None:
+        _PLACE.pack_into(self._memory, place, key, full_ns, untold_ns)
 
 
 def _boot() -> bytes:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from serving.gateway.quotas import Account
 
 NO_TRACE: Final = bytes(16)
+USUAL: Final = 2
+"""The priority that 0 stands for."""
 
 ShapeKey = tuple[tuple[int, ...], ...]
 
@@ -54,6 +56,14 @@ class InferenceRequest:
     """Outputs asked for, in the caller's order; None means all of them as JSON."""
     priority: int = 0
     """As Triton counts: 1 is the highest, 0 leaves it to us (the same as 2), more than 2 is low."""
+    subject: bytes = b""
+    """The data subject that it names; then it has a priority, too, so that one look finds both."""
+
+    def name_subject(self, subject: bytes) -> None:
+        """The rows are about this data subject; none when empty."""
+        if subject:
+            self.subject = subject
+            self.priority = self.priority or USUAL
 
 
 class Exchange(Protocol):

@@ -20,7 +20,7 @@ from typing import Final
 
 from serving.core.batches import BatchAnswer
 from serving.core.models import ModelVersion
-from serving.settings import AdmissionSettings, ChannelSettings
+from serving.gateway_settings import AdmissionSettings, ChannelSettings
 
 FRAME_SPAN_NS: Final = 5_000_000
 FORGOTTEN_NS: Final = 1_000_000_000

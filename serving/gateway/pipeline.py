@@ -38,8 +38,9 @@ from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call, Exchange, caller_name
 from serving.gateway.forming import Frame
 from serving.gateway.lanes import level_of
+from serving.gateway.outcomes import OutcomeIntake
 from serving.gateway.quotas import Quotas
-from serving.gateway.recording import PredictionLog, Recorder
+from serving.gateway.recording import Recorder
 from serving.gateway.routing import Route, RoutingTable
 from serving.gateway.shadowing import Mirror
 from serving.gateway.telemetry import CallTelemetry
@@ -64,7 +65,7 @@ class Pipeline:
         settings: Settings,
         *,
         authenticator: Authenticator,
-        log: PredictionLog,
+        recorder: Recorder,
         telemetry: CallTelemetry,
         clock: Clock,
         make_queue: QueueFactory,
@@ -76,7 +77,8 @@ class Pipeline:
         self.admission = Admission(settings.admission)
         self._settings = settings.admission
         self._authenticator = authenticator
-        self._recorder = Recorder(log)
+        self.outcomes = OutcomeIntake(recorder.events, clock)
+        self._recorder = recorder
         self._telemetry = telemetry
         self._clock = clock
         self._queue_factory = make_queue
@@ -102,6 +104,7 @@ class Pipeline:
         """The stable version, or the one that an operator pinned."""
         if version is None or version == route.policy.stable:
             return route.stable
+        self.table.check_grave(route.policy.model, version)
         authorize_operation(principal, route.policy.model)
         return self.table.pinned(route.policy.model, version)
 
@@ -111,7 +114,7 @@ class Pipeline:
         What is refused here, or before, is counted and not recorded; refusing before the body is
         decoded is what makes it cheap.
         """
-        self._recorder.check()
+        self._recorder.check(queue)
         model = exchange.model
         share = self.admission.admit(principal.subject, model, queue.queued_rows)
         account = None
@@ -127,6 +130,8 @@ class Pipeline:
             self.admission.hold(request.size_bytes)
         except BaseException:
             self.admission.release(share, model, 0)
+            if account is not None:
+                account.leave()
             raise
         call = Call(self, queue, request, caller_name(principal))
         call.exchange = exchange
@@ -134,6 +139,8 @@ class Pipeline:
         call.account = account
         if request.priority:
             call.level = level_of(request.priority)
+            if request.subject:
+                queue.note_subject()
         call.arrived_ns = call.since_ns = now_ns = self.now_ns()
         call.deadline_ns = now_ns + int(min(timeout_s, self._settings.max_deadline_s) * 1e9)
         self._telemetry.begin(call, exchange.traceparent)
@@ -175,15 +182,17 @@ class Pipeline:
         shapes = tuple(output.row_shape for output in answer.outputs)
         records = self._recorder.encode(calls, Fate.OK, output_shapes=shapes)
         payloads = [call.exchange.encode(call) if call.exchange else None for call in calls]
-        self._recorder.append(records, partial(self._recorded, calls, payloads))
+        self._recorder.record_answers(calls, records, partial(self._recorded, calls, payloads))
 
     def _recorded(self, calls: list[Call], payloads: list[Any], error: ServingError | None) -> None:
         """The records of answered calls are durable, or cannot be: the answers leave, or do not."""
         if error is not None:
             self._telemetry.unrecorded(calls, error)
+            self._recorder.refused(calls)
             for call in calls:
                 self._refuse(call, error)
             return
+        self._recorder.answered(calls)
         for call, payload in zip(calls, payloads, strict=True):
             if call.exchange is not None:
                 call.exchange.send(payload)
@@ -210,7 +219,12 @@ class Pipeline:
         """The client went away before its answer."""
         self._end(call)
         records = self._recorder.encode([call], Fate.CLIENT_GONE)
-        self._recorder.append(records, lambda _error: self._release(call))
+
+        def recorded(log_error: ServingError | None) -> None:
+            self._recorder.failed(log_error)
+            self._release(call)
+
+        self._recorder.record_failure(call, records, recorded)
         self._telemetry.failed(call, Fate.CLIENT_GONE, None)
 
     def expired(self, call: Call) -> None:
@@ -247,9 +261,10 @@ class Pipeline:
         records = self._recorder.encode([call], fate, reason=error.code)
 
         def recorded(log_error: ServingError | None) -> None:
+            self._recorder.failed(log_error)
             self._refuse(call, log_error or error)
 
-        self._recorder.append(records, recorded)
+        self._recorder.record_failure(call, records, recorded)
         self._telemetry.failed(call, fate, error)
 
     def _end(self, call: Call) -> None:
@@ -266,6 +281,8 @@ class Pipeline:
         share, call.share = call.share, None
         if share is not None:
             self.admission.release(share, call.queue.version.model, call.request.size_bytes)
+            if call.account is not None:
+                call.account.leave()
         elif call.shadow_of:
             self._mirror.release(call)
 
@@ -296,6 +313,12 @@ class Pipeline:
         self._retired = [queue for queue in self._retired if not queue.idle]
         if self._quotas is not None:
             self._quotas.rest()
+
+    @property
+    def versions(self) -> set[tuple[str, str]]:
+        """Model and version of every queue, those included that only end the calls they have."""
+        queues = [*self.table.queues.values(), *self._retired]
+        return {(queue.version.model, queue.version.version) for queue in queues}
 
     @property
     def idle(self) -> bool:

@@ -7,7 +7,8 @@ which everybody returns.
 
 Requests are paid before they are admitted. Rows and compute time are known only afterwards, so they
 are owed: a caller in debt is refused until the debt has run out. Compute time is the caller's share,
-by rows, of the runs that its rows were in.
+by rows, of the runs that its rows were in. How many requests may be inside at once (`concurrency`)
+holds for one node.
 
 Per request, and only for callers with a rule: a dictionary look-up and a subtraction for each limit
 (0.4 us with one). Tokens are drawn and debts settled in portions of `PORTION_S`, each with one record
@@ -24,7 +25,8 @@ from serving.core.clock import Clock
 from serving.core.principals import Principal
 from serving.errors import QuotaExceeded
 from serving.gateway.buckets import Buckets, Rate
-from serving.settings import QuotaRule
+from serving.gateway.concurrency import Concurrency
+from serving.gateway_settings import QuotaRule
 
 PORTION_S: Final = 0.01
 """What a worker draws at once: the share of a second's tokens that may lie unused in its hands."""
@@ -132,16 +134,39 @@ class Owed:
         return self._held
 
 
+class Places:
+    """A limit of how many requests are inside at once."""
+
+    def __init__(self, concurrency: Concurrency, name: str, limit: int) -> None:
+        self._concurrency = concurrency
+        self._key = concurrency.key(name)
+        self._limit = limit
+
+    def enter(self) -> bool:
+        return self._concurrency.enter(self._key, self._limit)
+
+    def leave(self) -> None:
+        self._concurrency.leave(self._key)
+
+
 class Account:
-    """The limits of one caller."""
+    """The limits of one caller. places: those on what is inside; given back by `leave`."""
 
-    __slots__ = ("_compute", "_limits", "_requests", "_rows")
+    __slots__ = ("_compute", "_limits", "_requests", "_rows", "places")
 
-    def __init__(self, requests: list[Prepaid], rows: list[Owed], compute: list[Owed]) -> None:
+    def __init__(
+        self,
+        requests: list[Prepaid],
+        rows: list[Owed],
+        compute: list[Owed],
+        *,
+        places: list[Places],
+    ) -> None:
         self._requests = requests
         self._rows = rows
         self._compute = compute
         self._limits: tuple[Limit, ...] = (*requests, *rows, *compute)
+        self.places = tuple(places)
 
     def admit(self, now_ns: int) -> None:
         """Pays for one request. Raises QuotaExceeded, and then nothing was paid."""
@@ -150,8 +175,18 @@ class Account:
             lacking_s = max(lacking_s, limit.lacking_s(now_ns))
         if lacking_s:
             raise QuotaExceeded("your quota is used up; retry later", retry_after_s=lacking_s)
+        for number, places in enumerate(self.places):
+            if not places.enter():
+                for entered in self.places[:number]:
+                    entered.leave()
+                raise QuotaExceeded("too many of your requests are inside; retry later")
         for paid in self._requests:
             paid.spend()
+
+    def leave(self) -> None:
+        """An admitted request has its answer."""
+        for places in self.places:
+            places.leave()
 
     def charge(self, *, rows: int, compute_ms: float, now_ns: int) -> None:
         """Books what an admitted request has cost."""
@@ -173,12 +208,21 @@ class Account:
         return any(paid.in_hand > 0 for paid in self._requests)
 
     def header(self, now_ns: int) -> bytes:
-        """A whole `RateLimit` header line (draft-ietf-httpapi-ratelimit-headers, one policy)."""
-        standing = self.standing(now_ns)
-        return b'RateLimit: "quota";r=%d;t=%d\r\n' % (standing.remaining, standing.reset_s)
+        """A whole `RateLimit` header line; empty when only places are limited."""
+        left = self.policy_left(now_ns)
+        return b"RateLimit: %b\r\n" % left.encode() if left else b""
 
-    def standing(self, now_ns: int) -> Standing:
-        """Of the limit with the smallest part left."""
+    def policy_left(self, now_ns: int) -> str:
+        """The value of that header (draft-ietf-httpapi-ratelimit-headers, one policy)."""
+        standing = self.standing(now_ns)
+        if standing is None:
+            return ""
+        return f'"quota";r={standing.remaining};t={standing.reset_s}'
+
+    def standing(self, now_ns: int) -> Standing | None:
+        """Of the limit with the smallest part left; None when only places are limited."""
+        if not self._limits:
+            return None
         left, rate = min(
             ((limit.left(now_ns), limit.rate) for limit in self._limits),
             key=lambda each: each[0] / each[1].burst,
@@ -199,9 +243,17 @@ class Charged(Protocol):
 class Quotas:
     """The accounts of all callers of this worker."""
 
-    def __init__(self, rules: Sequence[QuotaRule], buckets: Buckets, clock: Clock) -> None:
+    def __init__(
+        self,
+        rules: Sequence[QuotaRule],
+        buckets: Buckets,
+        *,
+        concurrency: Concurrency,
+        clock: Clock,
+    ) -> None:
         self._rules = rules
         self._buckets = buckets
+        self._concurrency = concurrency
         self._clock = clock
         self._accounts: dict[tuple[str, str], Account | None] = {}
         self._active: set[Account] = set()
@@ -255,10 +307,14 @@ class Quotas:
         requests: list[Prepaid] = []
         rows: list[Owed] = []
         compute: list[Owed] = []
+        places: list[Places] = []
         for number, rule in enumerate(self._rules):
             if not _fits(rule, principal):
                 continue
             whose = "" if rule.shared else f"{principal.tenant}\0{principal.subject}"
+            if rule.concurrent is not None:
+                name = f"{number}\0{whose}"
+                places.append(Places(self._concurrency, name, rule.concurrent))
             for what, per_s, burst in _limits(rule):
                 name = f"{number}\0{what}\0{whose}"
                 rate = Rate(per_s, burst)
@@ -267,9 +323,9 @@ class Quotas:
                 else:
                     kind = rows if what.startswith("rows") else compute
                     kind.append(Owed(self._buckets, name, rate))
-        if not (requests or rows or compute):
+        if not (requests or rows or compute or places):
             return None
-        return Account(requests, rows, compute)
+        return Account(requests, rows, compute, places=places)
 
 
 def _fits(rule: QuotaRule, principal: Principal) -> bool:

@@ -3,14 +3,17 @@
 A `RoutingTable` is built once per snapshot and swapped by one assignment, so that a request sees one
 policy from beginning to end. Queues outlive snapshots: a version keeps its queue, and the calls in
 it, for as long as its digest stays the same.
+
+A model that has a policy but no version to answer with is told from one that is not there, and
+both from one that was retired: its tombstone says whom to ask instead.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from serving.core.models import ModelVersion
-from serving.core.traffic import Snapshot, TrafficPolicy
-from serving.errors import ModelNotFound
+from serving.core.traffic import Snapshot, Tombstone, TrafficPolicy
+from serving.errors import ModelNotFound, ModelRetired, NoReplica
 from serving.gateway.batching import VersionQueue
 
 
@@ -45,29 +48,58 @@ class RoutingTable:
             for policy in snapshot.policies
             if f"{policy.model}@{policy.stable}" in self.queues
         }
+        self._idle = {policy.model for policy in snapshot.policies} - self._routes.keys()
+        self._graves = {f"{each.model}@{each.version}": each for each in snapshot.tombstones}
+        # The latest one of a model is the one that its callers look for.
+        latest = sorted(snapshot.tombstones, key=lambda each: each.retired_s)
+        self._last_graves: dict[str, Tombstone] = {each.model: each for each in latest}
 
     @property
     def routes(self) -> Iterable[Route]:
         return self._routes.values()
 
+    @property
+    def unready(self) -> list[str]:
+        """Versions, as `model@version`, that a policy names and no replica answers for yet.
+
+        One that is about to serve, or that ends the calls it has, keeps nobody waiting.
+        """
+        named = [queue for route in self.routes for queue in (route.stable, *route.shadows)]
+        return [queue.version.key for queue in named if not queue.ready]
+
     def choose(self, model: str) -> Route:
-        """The route of `model`. Raises ModelNotFound."""
+        """The route of `model`. Raises ModelNotFound, ModelRetired, NoReplica."""
         route = self._routes.get(model)
         if route is None:
-            raise ModelNotFound("there is no such model here")
+            raise self._absence(model)
         return route
 
     def pinned(self, model: str, version: str) -> VersionQueue:
-        """The queue of a version that the caller named. Raises ModelNotFound."""
+        """The queue of a version that the caller named. Raises ModelNotFound, ModelRetired."""
         queue = self.queues.get(f"{model}@{version}")
         if queue is None:
+            self.check_grave(model, version)
             raise ModelNotFound("there is no such version of this model here")
         return queue
+
+    def check_grave(self, model: str, version: str) -> None:
+        """Passes when the version was not retired. Raises ModelRetired."""
+        grave = self._graves.get(f"{model}@{version}")
+        if grave is not None:
+            raise _retired(grave)
 
     def shadows_of(self, queue: VersionQueue) -> tuple[VersionQueue, ...]:
         """The candidates that get a copy of what this queue answered."""
         route = self._routes.get(queue.version.model)
         return route.shadows if route is not None and route.stable is queue else ()
+
+    def _absence(self, model: str) -> ModelNotFound | ModelRetired | NoReplica:
+        """Why nothing answers for the model."""
+        if model in self._idle:
+            return NoReplica("no version of this model may answer now")
+        if model in self._last_graves:
+            return _retired(self._last_graves[model])
+        return ModelNotFound("there is no such model here")
 
     def _route(self, policy: TrafficPolicy) -> Route:
         keys = [f"{policy.model}@{version}" for version in policy.shadows]
@@ -77,3 +109,10 @@ class RoutingTable:
             stable=self.queues[f"{policy.model}@{policy.stable}"],
             shadows=tuple(self.queues[key] for key in keys if key in self.queues),
         )
+
+
+def _retired(grave: Tombstone) -> ModelRetired:
+    instead = f"; ask {grave.successor} instead" if grave.successor else ""
+    return ModelRetired(
+        f"{grave.model}@{grave.version} was retired{instead}", successor=grave.successor
+    )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call
-from serving.settings import ShadowSettings
+from serving.gateway_settings import ShadowSettings
 
 Dropped = Callable[[VersionQueue], None]
 Admit = Callable[[Call], None]
@@ -31,6 +31,8 @@ class Mirror:
         """Queues a copy of each answered call for each candidate that has room."""
         for queue in candidates:
             queue.takes_copies = True
+            if calls[0].queue.seals:
+                queue.note_subject()
             for call in calls:
                 if not self._has_room(queue, call):
                     self._dropped(queue)

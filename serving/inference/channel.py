@@ -12,7 +12,7 @@ lacks an output that the version declares, closes the connection.
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Protocol, cast
 
 import structlog
 
@@ -21,6 +21,7 @@ from serving.core.clock import Clock
 from serving.core.models import ModelVersion
 from serving.core.traffic import ReplicaEndpoint
 from serving.errors import FrameInvalid
+from serving.gateway_settings import ChannelSettings
 from serving.inference.frames import (
     Kind,
     MessageReader,
@@ -30,11 +31,9 @@ from serving.inference.frames import (
     decode_refusal,
     encode_batch,
 )
-from serving.settings import ChannelSettings
+from serving.inference.places import TLS, UNIX, ChannelCertificates
 
 logger = structlog.get_logger()
-
-_UNIX: Final = "unix:"
 
 
 class FrameSink(Protocol):
@@ -61,7 +60,9 @@ class Channel(asyncio.Protocol):
         settings: ChannelSettings,
         clock: Clock,
         changed: Callable[["Channel"], None],
+        certificates: ChannelCertificates | None = None,
     ) -> None:
+        """certificates: for replicas on other nodes."""
         self.endpoint = endpoint
         self.outstanding_rows = 0
         self.ready = False
@@ -72,6 +73,7 @@ class Channel(asyncio.Protocol):
         self._settings = settings
         self._clock = clock
         self._changed = changed
+        self._certificates = certificates
         self._reader = MessageReader(max_bytes=settings.max_message_bytes)
         self._in_flight: dict[int, FrameSink] = {}
         self._next_id = 1
@@ -80,12 +82,17 @@ class Channel(asyncio.Protocol):
 
     async def connect(self) -> None:
         """Opens the connection. Raises OSError or TimeoutError; `changed` tells when it is ready."""
-        if not self.endpoint.address.startswith(_UNIX):
-            raise OSError(f"{self.endpoint.address} is not an address of this node")
-        path = self.endpoint.address.removeprefix(_UNIX)
-        loop = asyncio.get_running_loop()
+        address, loop = self.endpoint.address, asyncio.get_running_loop()
         async with asyncio.timeout(self._settings.connect_timeout_s):
-            await loop.create_unix_connection(lambda: self, path)
+            if address.startswith(UNIX):
+                await loop.create_unix_connection(lambda: self, address.removeprefix(UNIX))
+            elif address.startswith(TLS) and self._certificates is not None:
+                host, _, port = address.removeprefix(TLS).rpartition(":")
+                await loop.create_connection(
+                    lambda: self, host.strip("[]"), int(port), ssl=self._certificates.client()
+                )
+            else:
+                raise OSError(f"{address} is not an address that channel.listen permits")
 
     @property
     def has_credit(self) -> bool:

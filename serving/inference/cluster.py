@@ -21,13 +21,13 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig
 
+from serving.engine_settings import RaySettings
 from serving.errors import NotReady, StartFailed
 from serving.inference import scaling
 from serving.inference.causes import cause_of
 from serving.inference.plans import PREFIX, ApplicationPlan, ApplicationReport, State
 from serving.inference.replica import Replica
 from serving.inference.unstable import missing_symbols
-from serving.settings import RaySettings
 
 NAMESPACE: Final = "serving"
 NODE_SHARE: Final = 0.001
@@ -134,7 +134,7 @@ class RayEngine:
             "num_cpus": self._settings.replica_cpus,
             "num_gpus": plan.num_gpus,
         }
-        if not self._embedded:
+        if not self._embedded and plan.order.effective_settings().channel.listen == "unix":
             # Frames travel over Unix sockets: replicas run where the gateways are.
             node = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's
             options["resources"] = {f"node:{node}": NODE_SHARE}

@@ -3,6 +3,7 @@
 import contextlib
 import selectors
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final
 
@@ -11,6 +12,7 @@ import structlog
 from serving.core.batches import BatchAnswer, RowBatch
 from serving.core.models import ModelVersion
 from serving.errors import FrameInvalid
+from serving.gateway_settings import ChannelSettings
 from serving.inference.frames import (
     Kind,
     MessageReader,
@@ -20,11 +22,11 @@ from serving.inference.frames import (
     encode_hello,
     encode_refusal,
 )
-from serving.settings import ChannelSettings
 
 logger = structlog.get_logger()
 
 _RECEIVE_BYTES: Final = 1024 * 1024
+_LATER: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Received = Callable[["FrameConnection", int, RowBatch], None]
 
@@ -52,6 +54,7 @@ class FrameConnection:
         self._reader = MessageReader(max_bytes=channel.max_message_bytes)
         self._unsent: memoryview | None = None
         self._queue: list[bytes] = []
+        self._encrypted = peer if isinstance(peer, ssl.SSLSocket) else None
         peer.setblocking(False)
         selector.register(peer, selectors.EVENT_READ, self._ready)
 
@@ -59,6 +62,11 @@ class FrameConnection:
     def unsent(self) -> bool:
         """Whether the peer has not taken all of its answers yet."""
         return self._unsent is not None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the peer may send frames: with TLS, once its certificate was accepted."""
+        return self._encrypted is None or self._encrypted.version() is not None
 
     def greet(self) -> None:
         """Tells the peer which artifact runs here: the first message of every connection."""
@@ -86,22 +94,30 @@ class FrameConnection:
             self._flush()
         if events & selectors.EVENT_READ and self._peer.fileno() >= 0:
             self._receive()
+            if self._encrypted is not None and self._unsent is not None:
+                self._flush()  # What waited for the end of the handshake.
 
     def _receive(self) -> None:
         try:
-            data = self._peer.recv(_RECEIVE_BYTES)
-            if not data:
-                self.close()
-                return
-            for kind, body in self._reader.feed(data):
-                self._take(kind, body)
-        except BlockingIOError:
+            self._read()
+            # What TLS has read ahead makes no socket readable.
+            while self._encrypted is not None and self._encrypted.pending():
+                self._read()
+        except _LATER:
             return
         except OSError:
             self.close()
         except FrameInvalid as error:
             logger.warning("closing a connection that sent no frame", error=error.message)
             self.close()
+
+    def _read(self) -> None:
+        data = self._peer.recv(_RECEIVE_BYTES)
+        if not data:
+            self.close()
+            return
+        for kind, body in self._reader.feed(data):
+            self._take(kind, body)
 
     def _take(self, kind: Kind, body: memoryview) -> None:
         if kind != Kind.INFER:
@@ -140,7 +156,9 @@ class FrameConnection:
                     self._unsent = memoryview(self._queue.pop(0))
                 sent = self._peer.send(self._unsent)
                 self._unsent = self._unsent[sent:] or None
-        except BlockingIOError:
+        except ssl.SSLWantReadError:
+            self._watch(selectors.EVENT_READ)
+        except _LATER:
             self._watch(selectors.EVENT_READ | selectors.EVENT_WRITE)
         except OSError:
             self.close()

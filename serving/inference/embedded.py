@@ -11,8 +11,8 @@ from typing import Final
 import ray
 from ray.exceptions import RayError
 
+from serving.engine_settings import RaySettings
 from serving.errors import StartFailed
-from serving.settings import RaySettings
 
 LOOPBACK: Final = "127.0.0.1"
 ATTEMPTS: Final = 3

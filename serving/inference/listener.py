@@ -20,7 +20,6 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
@@ -29,7 +28,8 @@ from serving.core.batches import BatchAnswer, BatchPart, RowBatch, RowFailure
 from serving.core.clock import Clock
 from serving.core.elements import ElementsInvalid
 from serving.core.tensors import Array
-from serving.errors import FrameInvalid, ReplicaLost
+from serving.errors import FrameInvalid, ReplicaLost, SettingInvalid
+from serving.gateway_settings import ChannelSettings
 from serving.inference.breaker import Breaker
 from serving.inference.connection import FrameConnection
 from serving.inference.counters import Counters, ReplicaStatistics
@@ -40,13 +40,15 @@ from serving.inference.merging import (
     merge_inputs,
     split_outputs,
 )
+from serving.inference.places import Place
 from serving.inference.rehearsal import BatchSizes, Rehearsal, fit_of, sample
 from serving.inference.running import Runner, WatchedRunner
-from serving.settings import ChannelSettings
 
 logger = structlog.get_logger()
 
 _IDLE_WAIT_S: Final = 1.0
+_MAX_STRANGERS: Final = 64
+"""Connections whose handshake is not over; more of them make room for the next."""
 _NO_DEADLINE: Final = 2**63 - 1
 _MAX_WAIT_US: Final = 120_000_000
 """No frame lay in a socket longer: a time of sending that says so is not of our clock."""
@@ -70,7 +72,7 @@ class BatchTracing(Protocol):
 
 
 class ReplicaListener:
-    """Serves frames for one runner on one Unix socket. Started by `start`, ended by `stop`."""
+    """Serves frames for one runner at one place. Started by `start`, ended by `stop`."""
 
     _listening: socket.socket
     _selector: selectors.BaseSelector
@@ -82,13 +84,13 @@ class ReplicaListener:
         runner: Runner,
         *,
         replica: str,
-        path: Path,
+        place: Place,
         channel: ChannelSettings,
         run_timeout_s: float,
         clock: Clock,
         tracing: BatchTracing | None = None,
     ) -> None:
-        self.path = path
+        self._place = place
         self._version = runner.version
         self._sizes = BatchSizes(runner.version)
         self._running = WatchedRunner(runner, run_timeout_s=run_timeout_s, clock=clock)
@@ -117,8 +119,8 @@ class ReplicaListener:
         self._breaker.armed = rehearsal.run()
 
     def start(self) -> None:
-        """Binds the socket, readable for this user only, and starts the thread."""
-        self._listening = _bind(self.path)
+        """Opens its place and starts the thread. Raises OSError."""
+        self._listening = self._place.open()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._selector = selectors.DefaultSelector()
@@ -142,7 +144,12 @@ class ReplicaListener:
             self._wake()
             self._running.join(drain_s)
         self._thread.join(drain_s)
-        self.path.unlink(missing_ok=True)
+        self._place.close()
+
+    @property
+    def address(self) -> str:
+        """Where gateways reach it, once started."""
+        return self._place.address
 
     @property
     def stopping(self) -> bool:
@@ -307,8 +314,11 @@ class ReplicaListener:
 
     def _accept(self, _events: int) -> None:
         # OSError: the peer has gone already, or there is no descriptor left; the loop goes on.
-        with contextlib.suppress(OSError):
-            peer, _ = self._listening.accept()
+        # SettingInvalid: the certificate's files are being replaced.
+        with contextlib.suppress(OSError, SettingInvalid):
+            self._forget_strangers()
+            accepted, _ = self._listening.accept()
+            peer = self._welcome(accepted)
             connection = FrameConnection(
                 peer,
                 version=self._version,
@@ -321,6 +331,19 @@ class ReplicaListener:
             if not self._breaker.is_open:
                 connection.greet()
 
+    def _welcome(self, accepted: socket.socket) -> socket.socket:
+        try:
+            return self._place.receive(accepted)
+        except (OSError, SettingInvalid):
+            accepted.close()
+            raise
+
+    def _forget_strangers(self) -> None:
+        """Drops those that have not shown who they are when too many wait for that."""
+        strangers = [each for each in self._connections if not each.is_known]
+        for connection in strangers if len(strangers) >= _MAX_STRANGERS else []:
+            connection.close()
+
     def _received(self, connection: FrameConnection, frame_id: int, batch: RowBatch) -> None:
         if self._stopping.is_set():
             connection.refuse_draining(frame_id)
@@ -329,7 +352,8 @@ class ReplicaListener:
             arrays = tuple(tensor.array(batch.rows) for tensor in batch.tensors)
         except ElementsInvalid as error:
             raise FrameInvalid(str(error)) from error
-        sent_ns = _sent_ns(batch, self._clock.monotonic_ns())
+        now_ns = self._clock.monotonic_ns()
+        sent_ns = _sent_ns(batch, now_ns) if self._place.shares_clock else now_ns
         deadline_ns = sent_ns + batch.budget_us * 1000 if batch.budget_us else _NO_DEADLINE
 
         def reply(answer: BatchAnswer) -> None:
@@ -361,18 +385,3 @@ def _sent_ns(batch: RowBatch, now_ns: int) -> int:
     """When a frame that was read now was sent; now, where that is not known."""
     waited_us = (now_ns // 1000 - batch.sent_us) & _MAX_US if batch.sent_us else 0
     return now_ns - waited_us * 1000 if waited_us < _MAX_WAIT_US else now_ns
-
-
-def _bind(path: Path) -> socket.socket:
-    """A listening socket that only this user can reach."""
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.bind(str(path))
-        path.chmod(0o600)
-        listening.listen(128)
-    except OSError:
-        listening.close()
-        raise
-    listening.setblocking(False)
-    return listening

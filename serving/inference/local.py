@@ -71,7 +71,8 @@ class LocalApplication:
         self._thread.start()
 
     def report(self) -> ApplicationReport:
-        return self._report
+        refused = next((each.refusal for each in self._replicas if each.refusal), "")
+        return ApplicationReport("failed", message=refused) if refused else self._report
 
     def stop(self) -> None:
         self._thread.join()

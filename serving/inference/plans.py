@@ -24,11 +24,14 @@ _FINGERPRINT_DIGITS: Final = 8
 class ReplicaOrder(msgspec.Struct, frozen=True):
     """Everything a replica needs. Paths are absolute.
 
-    instance: the run of the product that it belongs to. settings: effective, as JSON.
+    release: the file that says why the version may run (`artifacts.release`). artifacts: the folder of
+    the sealed artifacts. keys: the folder of the keys that open and verify both. instance: the run
+    of the product that it belongs to. settings: effective, as JSON.
     """
 
     version: ModelVersion
-    artifact: str
+    release: str
+    artifacts: str
     sockets: str
     keys: str
     logs: str

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import onnxruntime  # type: ignore[import-untyped]  # it ships no types; Any stops in this package
 
+from serving.engine_settings import InferenceSettings
 from serving.errors import ProviderUnavailable
-from serving.settings import InferenceSettings
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"

@@ -17,13 +17,13 @@ import structlog
 from serving.access.ownports import host_of, trust_in
 from serving.core.traffic import ReplicaEndpoint
 from serving.inference.counters import ReplicaStatistics
-from serving.settings import ControlSettings
+from serving.port_settings import ControlSettings
 
 logger = structlog.get_logger()
 
 TIMEOUT_S: Final = 2.0
 
-Phase = Literal["loading", "warming"]
+Phase = Literal["loading", "warming", "refused"]
 
 
 class Renewal(msgspec.Struct, frozen=True):
@@ -35,11 +35,16 @@ class Renewal(msgspec.Struct, frozen=True):
 
 
 class PhaseReport(msgspec.Struct, frozen=True):
-    """How far a replica has come before its first lease."""
+    """How far a replica has come before its first lease, or that its artifact was refused.
+
+    reason: of a refusal. serving: it goes on with what it verified and loaded before.
+    """
 
     model: str
     version: str
     phase: Phase
+    reason: str = ""
+    serving: bool = False
 
 
 class Registration:

@@ -7,6 +7,7 @@ calls when it stops a replica, gives the lease back and lets the listener answer
 
 from pathlib import Path
 
+import ray
 from ray import serve
 
 from serving.core.clock import SystemClock
@@ -16,6 +17,7 @@ from serving.inference.scaling import scaling_figures
 from serving.inference.session import OnnxSession
 from serving.inference.unstable import keep_replica_server_on_loopback
 from serving.telemetry import logs
+from serving.trust.coredumps import no_core_dumps
 
 DRAIN_S = 20.0
 
@@ -25,6 +27,7 @@ class Replica:
 
     def __init__(self, order: str) -> None:
         keep_replica_server_on_loopback()
+        no_core_dumps()
         decoded = ReplicaOrder.decode(order)
         level = decoded.effective_settings().telemetry.log_level
         name = serve.get_replica_context().replica_id.unique_id
@@ -33,7 +36,11 @@ class Replica:
         self._log = file.open("ab", buffering=0)
         logs.configure(process=f"replica-{name}", level=level, output=self._log)
         self._hosted = HostedReplica(
-            decoded, replica=name, load=OnnxSession.load, clock=SystemClock()
+            decoded,
+            replica=name,
+            load=OnnxSession.load,
+            clock=SystemClock(),
+            host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]  # Ray's
         )
         self._hosted.start()
 

@@ -2,8 +2,9 @@
 
 Guarantees:
 
-- What runs is what was approved: the file is read once, those bytes are hashed, compared with the
-  version's digest and loaded. Weights in other files are refused, because no digest covers them.
+- What runs is what was approved: it is loaded from bytes, which are hashed and compared with the
+  version's digest. Weights in other files come from memory too; those that the artifact does not hold
+  are refused, because no digest covers them.
 - Nothing runs on a device that nobody asked for (`providers`), and nothing switches devices later:
   ONNX Runtime's own fallback is off.
 - Every failure of ONNX Runtime arrives as `ModelFailed` (a run) or `ArtifactInvalid` (a load), with
@@ -17,10 +18,9 @@ One run at a time: a session has one owner thread, which also keeps `terminate` 
 of ONNX Runtime never spin: on a small machine that burns a core for nothing.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, Final, Self
 
 import onnxruntime  # type: ignore[import-untyped]  # it ships no types; Any stops in this package
@@ -28,13 +28,14 @@ from onnxruntime.capi import (  # type: ignore[import-untyped]  # the only home 
     onnxruntime_pybind11_state as native,
 )
 
+from serving.artifacts.bundles import Bundle
 from serving.core.models import ModelVersion
 from serving.core.tensors import Array
-from serving.errors import ArtifactInvalid, ArtifactMissing, ModelFailed
+from serving.engine_settings import InferenceSettings
+from serving.errors import ArtifactInvalid, ModelFailed
 from serving.inference import providers
 from serving.inference.signature import check_signature
 from serving.inference.values import Execution, converting, holds_bits, run_values
-from serving.settings import InferenceSettings
 
 RUNTIME_ERRORS: Final[tuple[type[Exception], ...]] = (
     native.DeviceReset,
@@ -77,22 +78,25 @@ class OnnxSession:
         self._running: Any = None
 
     @classmethod
-    def load(cls, version: ModelVersion, artifact: Path, *, settings: InferenceSettings) -> Self:
-        """The session of `version`, from the bytes of `artifact`.
+    def load(cls, version: ModelVersion, bundle: Bundle, *, settings: InferenceSettings) -> Self:
+        """The session of `version`, from the bytes of `bundle`, which need not be kept.
 
-        Raises ArtifactMissing or ArtifactInvalid (unreadable, another digest, no ONNX model, not
-        what the specification says) and ProviderUnavailable (a GPU is required and absent).
+        Raises ArtifactInvalid (another digest, no ONNX model, not what the specification says) and
+        ProviderUnavailable (a GPU is required and absent).
         """
-        content = _read(version, artifact)
+        _check_digest(version, bundle)
         wanted = providers.choose_providers(settings, providers.available_providers())
         if wanted != [providers.CPU]:
             providers.preload_libraries()
         try:
             session = onnxruntime.InferenceSession(
-                content, _session_options(settings), providers=wanted, enable_fallback=0
+                bundle.files[bundle.entry],
+                _session_options(settings, bundle),
+                providers=wanted,
+                enable_fallback=0,
             )
         except RUNTIME_ERRORS as error:
-            raise ArtifactInvalid(f"{version.key}: {artifact} cannot be loaded: {error}") from error
+            raise ArtifactInvalid(f"{version.key} cannot be loaded: {error}") from error
         used = session.get_providers()
         providers.check_providers(settings, used, key=version.key)
         check_signature(version, inputs=session.get_inputs(), outputs=session.get_outputs())
@@ -145,22 +149,25 @@ def run_bound(
     return outputs
 
 
-def _read(version: ModelVersion, artifact: Path) -> bytes:
-    try:
-        content = artifact.read_bytes()
-    except FileNotFoundError as error:
-        raise ArtifactMissing(f"{version.key}: {artifact} is not there") from error
-    except OSError as error:
-        raise ArtifactInvalid(f"{version.key}: cannot read {artifact}: {error}") from error
-    digest = hashlib.sha256(content).hexdigest()
+def _check_digest(version: ModelVersion, bundle: Bundle) -> None:
+    digest = bundle.digest
     if digest != version.digest:
         raise ArtifactInvalid(
-            f"{version.key}: {artifact} has the SHA-256 {digest}, not {version.digest}"
+            f"{version.key}: the artifact has the SHA-256 {digest}, not {version.digest}"
         )
-    return content
 
 
-def _session_options(settings: InferenceSettings) -> Any:
+def _beside(bundle: Bundle) -> dict[str, bytes]:
+    """The other files by the names that the graph calls them: relative to its own folder."""
+    home = PurePosixPath(bundle.entry).parent
+    return {
+        str(PurePosixPath(path).relative_to(home)): content
+        for path, content in bundle.external.items()
+        if PurePosixPath(path).is_relative_to(home)
+    }
+
+
+def _session_options(settings: InferenceSettings, bundle: Bundle) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
@@ -173,4 +180,9 @@ def _session_options(settings: InferenceSettings) -> Any:
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", NO_FOLDER
     )
+    beside = _beside(bundle)
+    if beside:
+        options.add_external_initializers_from_files_in_memory(
+            list(beside), list(beside.values()), [len(content) for content in beside.values()]
+        )
     return options

@@ -10,8 +10,11 @@ segment        one open segment: commits, room written ahead, the seal
 files          the disk, replaceable by one that fails on demand
 source, scan   from the bytes of a segment to verified frames and damage
 reader         records of a directory, forwards or backwards, also while it is written
+tree, heads    what makes a log provable: a signed seal for each segment, a signed head for its end
 recovery       what a start does with what a crash left
-verification   `serving log verify`
+survey         the tree of a segment as its bytes give it
+verification   `serving log verify`; segmentcheck one segment, comparison what differs, findings
 query          `serving log query`
 usage          `serving usage`
+outcomes       frames of reported truths; prediction ids taken apart
 """

@@ -25,6 +25,7 @@ from functools import partial
 
 from serving.errors import LogUnavailable, ServingError
 from serving.predictionlog.committer import MAX_COMMIT_BYTES, TEND_NS, Committer
+from serving.predictionlog.format import EVENTS
 from serving.predictionlog.segment import DefinitionUnknown
 from serving.predictionlog.syncing import BackgroundSync
 
@@ -34,9 +35,9 @@ _log = logging.getLogger(__name__)
 
 
 class Waiter:
-    """One append. `sequence`: the last one given when it was made."""
+    """One append. `sequence`: the last one given when it was made. `events`: no predictions."""
 
-    __slots__ = ("done", "error", "records", "sequence", "since_ns", "size_bytes")
+    __slots__ = ("done", "error", "events", "records", "sequence", "since_ns", "size_bytes")
 
     def __init__(
         self, records: Sequence[bytes], *, sequence: int, size_bytes: int, since_ns: int
@@ -47,6 +48,7 @@ class Waiter:
         self.since_ns = since_ns
         self.done: Done | None = None
         self.error: ServingError | None = None
+        self.events = bool(records) and records[0][4] in EVENTS
 
 
 Settle = Callable[[Sequence[Waiter], ServingError | None], None]

@@ -33,8 +33,10 @@ from serving.errors import LogStorageFull, LogUnavailable, ServingError
 from serving.predictionlog.counts import CommitCounts
 from serving.predictionlog.files import OUT_OF_SPACE, Files
 from serving.predictionlog.format import Durability, Previous, SegmentHeader, segment_name
+from serving.predictionlog.heads import HeadFile
 from serving.predictionlog.recovery import recover
 from serving.predictionlog.segment import OpenSegment
+from serving.predictionlog.tree import Signer
 from serving.settings import LogSettings
 
 MAX_COMMIT_BYTES: Final = 4 * 1024 * 1024
@@ -57,7 +59,7 @@ class Committer:
 
     def __init__(
         self, directory: Path, *, settings: LogSettings, clock: Clock, files: Files,
-        log_id: bytes, tag: int, definitions: Mapping[int, bytes],
+        log_id: bytes, tag: int, definitions: Mapping[int, bytes], signer: Signer,
     ) -> None:  # fmt: skip
         self._directory = directory
         self._settings = settings
@@ -66,6 +68,8 @@ class Committer:
         self._log_id = log_id
         self._tag = tag
         self._definitions = definitions
+        self._signer = signer
+        self._head = HeadFile(directory, files=files, signer=signer, clock=clock)
         self._durability = Durability[settings.durability.upper()]
         self._lock = -1
         self._number = 0
@@ -77,6 +81,8 @@ class Committer:
         self._tended_ns = 0
         self._spare_after_ns = 0
         self._began_ns = 0
+        self.above = 0
+        """The number of the first segment is higher than this."""
         self.sequence = 0
         self.counts = CommitCounts()
 
@@ -95,11 +101,11 @@ class Committer:
             self._files.make_directory(self._directory)
             self._lock = self._files.lock(self._directory / "lock")
             now_ns = self._clock.wall_ns()
-            found = recover(self._directory, files=self._files, now_ns=now_ns)
+            found = recover(self._directory, files=self._files, now_ns=now_ns, signer=self._signer)
         except OSError as error:
             self._unlock()
             raise LogUnavailable(_CANNOT_OPEN.format(error.strerror)) from error
-        self._number, self._previous = found.number, found.previous
+        self._number, self._previous = max(found.number, self.above), found.previous
         self.sequence = found.next_sequence - 1
         try:
             self._begin()
@@ -189,6 +195,8 @@ class Committer:
             self._look_at_segment()
             if self._failure is not None:
                 self._probe()
+            if self._segment is not None and self._head.due:
+                self._head.publish(self._segment, self.sequence + 1)
 
     def give_up(self) -> None:
         """After an unexpected failure: leaves the segment; a probe begins the next one."""
@@ -256,8 +264,8 @@ class Committer:
         self.counts.suspect_segments += 1
         if segment.commits:
             self._previous = segment.abandon()
-        else:
-            segment.discard()
+        elif not segment.discard():
+            self._previous = segment.suspect()
 
     def _refuse(self, error: OSError) -> ServingError:
         if self._failure is None:
@@ -356,7 +364,9 @@ class Committer:
         """Whether the segment is closed now; a full disk leaves it open."""
         try:
             self._previous = segment.seal(
-                next_sequence=self.sequence + 1, sealed_ns=self._clock.wall_ns()
+                next_sequence=self.sequence + 1,
+                sealed_ns=self._clock.wall_ns(),
+                signer=self._signer,
             )
         except OSError as error:
             _log.warning("prediction log: a segment stays unsealed: %s", error.strerror)
@@ -365,6 +375,7 @@ class Committer:
             self._abandon()
             return True
         self._segment = None
+        self._head.publish(segment, self.sequence + 1, sealed=self._previous.sha256)
         return True
 
     def _look_at_space(self) -> None:

@@ -13,13 +13,15 @@ COMMIT_RECORDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 class LogStatistics:
     """What a writer did since its start, and what it waits for.
 
-    failed_records: answered 503 because they could not be recorded in time. commit_times and
-    commit_records: buckets over COMMIT_TIMES_S and COMMIT_RECORDS, not cumulative, each commit
-    once. refusal: the code of why nothing is admitted, empty when all is well.
+    records: predictions; events: outcomes and losses. failed_records: answered 503 because they
+    could not be recorded in time. commit_times and commit_records: buckets over COMMIT_TIMES_S and
+    COMMIT_RECORDS, not cumulative, each commit once. refusal: the code of why nothing is admitted,
+    empty when all is well.
     """
 
     commits: int
     records: int
+    events: int
     bytes: int
     commit_seconds: float
     commit_times: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Every operation the prediction log's writer does on a disk, behind one small interface.
+"""Every operation the prediction log does on a disk, behind one small interface.
 
 `SystemFiles` is the real one; fault tests wrap it in one that fails, stalls or writes short at a
 chosen call. Failures are plain OSErrors; what each means is decided in `committer`.
@@ -21,8 +21,22 @@ _DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)
 _NO_DSYNC: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
-class Files(Protocol):
-    """What the writer needs of a file system."""
+class FilesToRead(Protocol):
+    """What readers need of a file system."""
+
+    def names(self, directory: Path) -> list[str]:
+        """The files in it, in any order; nothing for a directory that does not exist."""
+
+    def open_to_read(self, path: Path) -> int: ...
+    def size(self, descriptor: int) -> int: ...
+    def read(self, descriptor: int, length: int, offset: int) -> bytes:
+        """Fewer bytes at the end of the file only."""
+
+    def close(self, descriptor: int) -> None: ...
+
+
+class Files(FilesToRead, Protocol):
+    """What the writer needs of one besides."""
 
     def make_directory(self, path: Path) -> None:
         """Creates it with its parents, mode 0700, its own entry on disk; one that exists will do."""
@@ -41,8 +55,12 @@ class Files(Protocol):
 
     def truncate(self, descriptor: int, length: int) -> None: ...
     def sync(self, descriptor: int) -> None: ...
-    def close(self, descriptor: int) -> None: ...
-    def remove(self, path: Path) -> None: ...
+    def remove(self, path: Path) -> None:
+        """Its directory entry is off the disk on return; one that is gone will do."""
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """A whole small file, mode 0600: on a crash the old one or the new one is there."""
+
     def free_bytes(self, directory: Path) -> int: ...
     def intact(self, descriptor: int, path: Path, *, length: int) -> bool:
         """Whether `path` still leads to the open file and the file is at least `length` long."""
@@ -121,6 +139,34 @@ class SystemFiles:
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
+        self._sync_directory(path.parent)
+
+    def replace(self, path: Path, content: bytes) -> None:
+        fresh = path.with_name(f".{path.name}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(fresh, flags, 0o600)
+        try:
+            os.write(descriptor, content)
+            self.sync(descriptor)
+        finally:
+            os.close(descriptor)
+        fresh.replace(path)
+
+    def names(self, directory: Path) -> list[str]:
+        try:
+            with os.scandir(directory) as entries:
+                return [entry.name for entry in entries if entry.is_file()]
+        except FileNotFoundError:
+            return []
+
+    def open_to_read(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def size(self, descriptor: int) -> int:
+        return os.fstat(descriptor).st_size
+
+    def read(self, descriptor: int, length: int, offset: int) -> bytes:
+        return os.pread(descriptor, length, offset)
 
     def free_bytes(self, directory: Path) -> int:
         status = os.statvfs(directory)
@@ -141,3 +187,7 @@ class SystemFiles:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+SYSTEM_FILES: Final = SystemFiles()
+"""For readers."""

@@ -6,25 +6,28 @@ handed out passed its checksum. What stands behind damage inside the same commit
 when asked for (`salvage`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from serving.core.predictions import PredictionRecord
+from serving.predictionlog.files import SYSTEM_FILES, FilesToRead
 from serving.predictionlog.format import (
+    EVENTS,
     FIRST_FRAME,
     HEAD,
-    SEAL_BYTES,
+    SUFFIX,
     Definition,
     FormatUnsupported,
     FrameType,
     Previous,
     PreviousState,
-    Seal,
     SegmentHeader,
 )
 from serving.predictionlog.records import (
+    KEY,
+    KEY_OFFSET,
     BodyInvalid,
     Fixed,
     decode_definition,
@@ -38,9 +41,12 @@ from serving.predictionlog.scan import (
     frame_length,
     last_mark,
     scan,
-    seal_at,
+    seal_ending_at,
 )
+from serving.predictionlog.seeking import MAX_NUMBERS, runs_naming
 from serving.predictionlog.source import Source, segment_paths
+from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.tree import Seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +73,21 @@ class Segment:
 
 
 def log_directories(root: Path) -> list[Path]:
-    """`root` itself if it holds segments, and each directory in it that does; sorted by name."""
-    if not root.is_dir():
-        return []
-    candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    return [path for path in candidates if segment_paths(path)]
+    """Every directory with segments, `root` itself or below it, at any depth; sorted by name.
+
+    So the logs of several nodes can be read together when they lie, or are mounted, under one root.
+    Links in `root` itself are followed: they lead to what was spilled (`spill`).
+    """
+    folders = {path.parent for path in root.rglob(f"*{SUFFIX}")}
+    folders |= {path.parent for path in root.glob(f"*/*{SUFFIX}")}
+    return sorted(folder for folder in folders if segment_paths(folder))
 
 
-def list_segments(directory: Path) -> list[Segment]:
+def list_segments(directory: Path, files: FilesToRead = SYSTEM_FILES) -> list[Segment]:
     """The segments of one writer's directory, oldest first. Files without content are left out."""
     found: list[tuple[int, Path, SegmentHeader | None, str]] = []
-    for number, path in segment_paths(directory):
-        header, problem = _read_head(path)
+    for number, path in segment_paths(directory, files):
+        header, problem = _read_head(path, files)
         if header is not None or problem:
             found.append((number, path, header, problem))
     claims = {
@@ -92,9 +101,9 @@ def list_segments(directory: Path) -> list[Segment]:
     ]
 
 
-def _read_head(path: Path) -> tuple[SegmentHeader | None, str]:
+def _read_head(path: Path, files: FilesToRead) -> tuple[SegmentHeader | None, str]:
     """The header and what is wrong with it; (None, "") for a file prepared but not begun."""
-    with Source(path) as source:
+    with Source(path, files) as source:
         try:
             header, intact = source.header()
         except FormatUnsupported as error:
@@ -102,6 +111,17 @@ def _read_head(path: Path) -> tuple[SegmentHeader | None, str]:
         if header is None:
             return None, "" if source.blank(0, source.size) else "the header is damaged"
         return header, "" if intact else "one copy of the header is damaged"
+
+
+class RawEvent(NamedTuple):
+    """An event's whole frame, found at `offset`; what it says is for whoever knows its type."""
+
+    type: int
+    flags: int
+    sequence: int
+    time_ns: int
+    frame: bytes
+    offset: int
 
 
 class Wanted(Protocol):
@@ -118,34 +138,64 @@ class SegmentReader:
     damaged: something was found that could not be read; complete once a pass has ended.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        *,
+        keys: PayloadKeys | None = None,
+        files: FilesToRead = SYSTEM_FILES,
+    ) -> None:
+        """keys: open sealed payloads; None leaves them sealed."""
         self._segment = segment
+        self._files = files
+        self._keys = keys
         self._definitions: dict[int, Definition] = {}
         self._newest_definition = 0
         self._log_id = segment.header.log_id.hex() if segment.header else ""
         self.damaged = bool(segment.problem)
 
     def records(
-        self, *, wanted: Wanted | None = None, newest_first: bool = False, salvage: bool = False
+        self,
+        *,
+        wanted: Wanted | None = None,
+        newest_first: bool = False,
+        salvage: bool = False,
+        numbers: Collection[int] = (),
     ) -> Iterator[PredictionRecord]:
-        """Verified records that are `wanted`."""
+        """Verified records that are `wanted`.
+
+        numbers: newest first, only commits with one of these definitions are looked at (`seeking`).
+        """
         header = self._segment.header
         if header is None:
             return
-        with Source(self._segment.path) as source:
-            events = self._backwards(source, header) if newest_first else self._scan(source, header)
+        with Source(self._segment.path, self._files) as source:
+            if newest_first:
+                events = self._backwards(source, header, numbers)
+            else:
+                events = self._scan(source, header)
             for run in events:
                 if run.salvaged and not salvage:
                     continue
                 yield from self._decode(source, run, wanted=wanted, newest_first=newest_first)
+
+    def events(self, types: Container[int] = EVENTS) -> Iterator[RawEvent]:
+        """Verified frames of these types, in file order, as they stand; others pass by."""
+        header = self._segment.header
+        if header is None:
+            return
+        with Source(self._segment.path, self._files) as source:
+            for run in self._scan(source, header):
+                if not run.salvaged:
+                    yield from _raw_events(run, types)
 
     def times(self) -> tuple[int, int] | None:
         """Earliest and latest arrival in a sealed segment; None when that is not known."""
         header = self._segment.header
         if header is None or self._segment.complete_to:
             return None
-        with Source(self._segment.path) as source:
-            seal = seal_at(source, header, source.size - SEAL_BYTES)
+        with Source(self._segment.path, self._files) as source:
+            seal = seal_ending_at(source, header, source.size)
         return None if seal is None else (seal.earliest_ns, seal.latest_ns)
 
     def _scan(
@@ -162,15 +212,19 @@ class SegmentReader:
         if claim is not None and claim.state is PreviousState.SEALED and not (sealed or end):
             self.damaged = True
 
-    def _backwards(self, source: Source, header: SegmentHeader) -> Iterator[Run]:
+    def _backwards(
+        self, source: Source, header: SegmentHeader, numbers: Collection[int]
+    ) -> Iterator[Run]:
         end = self._segment.complete_to
         if not end:
             mark = last_mark(source, header)
             source.refresh()  # everything up to the mark is complete now, if it was not before
             if mark is not None:
                 self._newest_definition = mark.definitions
-                end = mark.offset if isinstance(mark, Seal) else mark.end
+                end = mark.start if isinstance(mark, Seal) else mark.end
             yield from reversed(list(self._scan(source, header, start=end or FIRST_FRAME)))
+        if 0 < len(numbers) <= MAX_NUMBERS:
+            end = yield from runs_naming(source, header, numbers=numbers, end=end)
         while end > FIRST_FRAME:
             run = commit_ending_at(source, header, end)
             if run is None:
@@ -192,7 +246,11 @@ class SegmentReader:
                 definition = self._definition(source, fixed.definition)
                 if wanted is None or wanted(frames, offset, fixed, definition):
                     yield decode_prediction(
-                        frames, offset, definition=definition, log_id=self._log_id
+                        frames,
+                        offset,
+                        definition=definition,
+                        log_id=self._log_id,
+                        keys=self._keys,
                     )
             except BodyInvalid:
                 self.damaged = True
@@ -225,3 +283,14 @@ class SegmentReader:
         if definition is None:
             raise BodyInvalid(f"definition {wanted:x} is missing")
         return definition
+
+
+def _raw_events(run: Run, types: Container[int]) -> Iterator[RawEvent]:
+    at, frames = 0, run.frames
+    while at < len(frames):
+        length, kind, _, flags, sequence = HEAD.unpack_from(frames, at)
+        if kind in types:
+            time_ns, _ = KEY.unpack_from(frames, at + KEY_OFFSET)
+            frame = frames[at : at + length]
+            yield RawEvent(kind, flags, sequence, time_ns, frame, run.start + at)
+        at += length

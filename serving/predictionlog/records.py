@@ -5,7 +5,6 @@ of output, of which 0.2 us is the masked checksum (two busy cores, CPython 3.11)
 batch shares are packed once for the batch.
 """
 
-import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,8 @@ import msgspec
 from google_crc32c import extend
 from google_crc32c import value as checksum
 
-from serving.core.batches import Buffer, TensorBlock
-from serving.core.elements import ElementsInvalid, element_ends
+from serving.core.batches import Buffer
 from serving.core.predictions import Fate, NamedTensor, PredictionRecord
-from serving.core.tensors import DTYPES
 from serving.predictionlog.format import (
     CRC,
     HEAD,
@@ -28,6 +25,21 @@ from serving.predictionlog.format import (
     TensorShape,
     masked,
 )
+from serving.predictionlog.payloads import (
+    NO_LIMITS,
+    BodyInvalid,
+    Payload,
+    PayloadLimits,
+    PayloadView,
+    SealedPayload,
+    Tensors,
+    place_of,
+    read_payload,
+    read_tensor,
+)
+from serving.predictionlog.subjects import PayloadKeys
+
+__all__ = ["BodyInvalid"]
 
 OWN: Final = struct.Struct("<IBBHQqQQIIIIIHH")
 SHARED: Final = struct.Struct("<QQII")
@@ -81,7 +93,7 @@ class BatchFacts:
     """What the records of one call share.
 
     definition: from `PredictionLogWriter.define`; one without outputs unless `fate` is OK.
-    reason: the error's code, empty when OK.
+    reason: the error's code, empty when OK. limits: for large payloads.
     """
 
     definition: int
@@ -91,6 +103,7 @@ class BatchFacts:
     run_us: int
     batch_id: int
     batch_size: int
+    limits: PayloadLimits = NO_LIMITS
 
 
 def encode_predictions(batch: BatchFacts, requests: Iterable[Loggable]) -> list[bytes]:
@@ -121,9 +134,29 @@ def encode_predictions(batch: BatchFacts, requests: Iterable[Loggable]) -> list[
             frame = head + body
             crc = checksum(frame)
             append(frame + pack_crc(((crc >> 15 | crc << 17) + delta) & 0xFFFFFFFF))
-        else:  # one copy less where copies cost milliseconds
-            append(join((head, body, masked(extend(checksum(head), body)))))
+        else:
+            buffers = (*request.inputs, *request.outputs)
+            append(encode_record(batch, request, batch.limits.fit(buffers)))
     return frames
+
+
+def encode_record(batch: BatchFacts, request: Loggable, payload: Payload) -> bytes:
+    """One frame with a payload that something was done to, or that is large."""
+    body = b"".join(
+        (
+            SHARED.pack(batch.batch_id, batch.policy_epoch, batch.run_us, batch.batch_size),
+            request.trace_id, request.principal, request.request_id, batch.reason,
+            *payload.pieces,
+        )
+    )  # fmt: skip
+    head = OWN.pack(
+        OWN.size + len(body) + 4, 2, batch.fate.value, payload.flags, request.sequence,
+        request.time_ns, batch.definition, request.shadow_of, request.rows, request.queue_us,
+        request.total_us, request.batch_position, len(request.request_id), len(request.principal),
+        len(batch.reason),
+    )  # fmt: skip
+    # One copy less than of a small frame, where copies cost milliseconds.
+    return b"".join((head, body, masked(extend(checksum(head), body))))
 
 
 class Fixed(NamedTuple):
@@ -132,7 +165,7 @@ class Fixed(NamedTuple):
     length: int
     type: int
     fate: int
-    zeros: int
+    flags: int
     sequence: int
     time_ns: int
     definition: int
@@ -161,14 +194,41 @@ def principal_of(frames: bytes, offset: int, fixed: Fixed) -> bytes:
     return frames[start : start + fixed.principal_bytes]
 
 
-class BodyInvalid(Exception):
-    """A verified frame says something its definition does not allow. This is a bug in its writer."""
+def request_id_of(frames: bytes, offset: int, fixed: Fixed) -> bytes:
+    start = offset + FIXED.size + fixed.principal_bytes
+    return frames[start : start + fixed.request_id_bytes]
+
+
+def subject_of(frames: bytes, offset: int, fixed: Fixed) -> str:
+    """What stands for the data subject that the request named; empty for none."""
+    box = sealed_payload(frames, offset, fixed)
+    return "" if box is None else box.subject
+
+
+def sealed_payload(frames: bytes, offset: int, fixed: Fixed) -> SealedPayload | None:
+    """The box in the verified prediction frame at `offset`, for who keeps it sealed."""
+    return _view(frames, offset, fixed).box()
+
+
+def _view(frames: bytes, offset: int, fixed: Fixed) -> PayloadView:
+    texts = fixed.principal_bytes + fixed.request_id_bytes + fixed.reason_bytes
+    place = place_of(sequence=fixed.sequence, time_ns=fixed.time_ns, definition=fixed.definition)
+    start, end = offset + FIXED.size + texts, offset + fixed.length - CRC.size
+    return PayloadView(frames, start, end, fixed.flags, place)
 
 
 def decode_prediction(
-    frames: bytes, offset: int, *, definition: Definition, log_id: str
+    frames: bytes,
+    offset: int,
+    *,
+    definition: Definition,
+    log_id: str,
+    keys: PayloadKeys | None = None,
 ) -> PredictionRecord:
-    """The record in the verified frame at `offset`; its arrays are views of `frames`."""
+    """The record in the verified frame at `offset`; its arrays are views of `frames`.
+
+    keys: open sealed payloads; None leaves them sealed. Raises BodyInvalid.
+    """
     fixed = decode_fixed(frames, offset)
     if fixed.fate not in _FATES:
         raise BodyInvalid(f"fate {fixed.fate} of sequence {fixed.sequence} is not known")
@@ -177,10 +237,7 @@ def decode_prediction(
     for length in (fixed.principal_bytes, fixed.request_id_bytes, fixed.reason_bytes):
         texts.append(frames[at : at + length].decode("utf-8", "backslashreplace"))
         at += length
-    inputs, at = _tensors(frames, at, shapes=definition.inputs, rows=fixed.rows)
-    outputs, at = _tensors(frames, at, shapes=definition.outputs, rows=fixed.rows)
-    if at != offset + fixed.length - CRC.size:
-        raise BodyInvalid(f"tensors of sequence {fixed.sequence} end at the wrong place")
+    tensors = _tensors(frames, offset, fixed=fixed, definition=definition, keys=keys)
     return PredictionRecord(
         prediction_id=f"{log_id}-{fixed.sequence:x}",
         sequence=fixed.sequence,
@@ -193,8 +250,8 @@ def decode_prediction(
         version=definition.version,
         digest=definition.digest,
         policy_epoch=fixed.policy_epoch,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=tensors.inputs,
+        outputs=tensors.outputs,
         rows=fixed.rows,
         queue_us=fixed.queue_us,
         run_us=fixed.run_us,
@@ -204,37 +261,24 @@ def decode_prediction(
         batch_position=fixed.batch_position,
         trace_id="" if fixed.trace_id == bytes(TRACE_BYTES) else fixed.trace_id.hex(),
         shadow_of=f"{log_id}-{fixed.shadow_of:x}" if fixed.shadow_of else "",
+        subject=tensors.subject,
     )
 
 
 def _tensors(
-    frames: bytes, at: int, *, shapes: Sequence[TensorShape], rows: int
-) -> tuple[tuple[NamedTensor, ...], int]:
-    tensors = []
-    for tensor in shapes:
-        count = rows * math.prod(tensor.shape)
-        end = _end_of(frames, at, tensor=tensor, count=count)
-        buffer = memoryview(frames)[at:end]
-        array = TensorBlock(tensor.datatype, tensor.shape, (buffer,)).array(rows)
-        tensors.append(NamedTensor(tensor.name, tensor.datatype, array))
-        at = end
-    return tuple(tensors), at
-
-
-def _end_of(frames: bytes, at: int, *, tensor: TensorShape, count: int) -> int:
-    """Where the raw tensor that begins at `at` ends."""
-    dtype = DTYPES.get(tensor.datatype)
-    if dtype is None:
-        raise BodyInvalid(f"tensor {tensor.name} has datatype {tensor.datatype}, unknown here")
-    if tensor.datatype == "BYTES":
-        try:
-            return element_ends(frames, count, start=at)[-1] if count else at
-        except ElementsInvalid as error:
-            raise BodyInvalid(f"tensor {tensor.name} is longer than its frame") from error
-    end = at + count * dtype.itemsize
-    if end > len(frames):
-        raise BodyInvalid(f"tensor {tensor.name} is longer than its frame")
-    return end
+    frames: bytes, offset: int, *, fixed: Fixed, definition: Definition, keys: PayloadKeys | None
+) -> Tensors:
+    view = _view(frames, offset, fixed)
+    if fixed.flags or definition.treated:
+        return read_payload(view, definition, rows=fixed.rows, keys=keys)
+    at, found = view.start, list[NamedTensor]()
+    for tensor in (*definition.inputs, *definition.outputs):
+        each, at = read_tensor(frames, at, tensor=tensor, rows=fixed.rows)
+        found.append(each)
+    if at != view.end:
+        raise BodyInvalid(f"tensors of sequence {fixed.sequence} end at the wrong place")
+    count = len(definition.inputs)
+    return Tensors(tuple(found[:count]), tuple(found[count:]), "")
 
 
 def definition_text(definition: Definition) -> bytes:
@@ -244,18 +288,36 @@ def definition_text(definition: Definition) -> bytes:
             "model": definition.model,
             "version": definition.version,
             "digest": definition.digest,
-            "inputs": [[t.name, t.datatype, t.shape] for t in definition.inputs],
-            "outputs": [[t.name, t.datatype, t.shape] for t in definition.outputs],
+            "inputs": [_tensor_text(tensor) for tensor in definition.inputs],
+            "outputs": [_tensor_text(tensor) for tensor in definition.outputs],
         }
     )
+
+
+def _tensor_text(tensor: TensorShape) -> list[object]:
+    described: list[object] = [tensor.name, tensor.datatype, tensor.shape]
+    if tensor.treatment != "keep":
+        return [*described, tensor.features, tensor.treatment]
+    return [*described, tensor.features] if tensor.features else described
+
+
+class _TensorText(msgspec.Struct, array_like=True):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    features: tuple[str, ...] = ()
+    treatment: str = "keep"
+
+    def shaped(self) -> TensorShape:
+        return TensorShape(self.name, self.datatype, self.shape, self.features, self.treatment)
 
 
 class _DefinitionText(msgspec.Struct):
     model: str
     version: str
     digest: str
-    inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
-    outputs: tuple[tuple[str, str, tuple[int, ...]], ...]
+    inputs: tuple[_TensorText, ...]
+    outputs: tuple[_TensorText, ...]
 
 
 _encode_json = msgspec.json.Encoder().encode
@@ -266,15 +328,20 @@ def decode_definition(frames: bytes, offset: int) -> tuple[int, int, Definition]
     """(number, offset of the definition before it, definition) of the verified frame at `offset`."""
     length, _, _, _, number = HEAD.unpack_from(frames, offset)
     (before,) = LINK.unpack_from(frames, offset + HEAD.size)
+    text = frames[offset + HEAD.size + LINK.size : offset + length - CRC.size]
+    return number, before, read_definition_text(text)
+
+
+def read_definition_text(content: bytes) -> Definition:
+    """The inverse of `definition_text`. Raises BodyInvalid."""
     try:
-        text = _decode_json(frames[offset + HEAD.size + LINK.size : offset + length - CRC.size])
+        text = _decode_json(content)
     except msgspec.MsgspecError as error:
-        raise BodyInvalid(f"definition {number:x} cannot be read: {error}") from error
-    definition = Definition(
+        raise BodyInvalid(f"a definition cannot be read: {error}") from error
+    return Definition(
         text.model,
         text.version,
         text.digest,
-        tuple(TensorShape(*tensor) for tensor in text.inputs),
-        tuple(TensorShape(*tensor) for tensor in text.outputs),
+        tuple(tensor.shaped() for tensor in text.inputs),
+        tuple(tensor.shaped() for tensor in text.outputs),
     )
-    return number, before, definition

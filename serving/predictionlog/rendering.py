@@ -52,8 +52,8 @@ def record_json(record: PredictionRecord, *, full: bool) -> dict[str, Any]:
         "digest": record.digest,
         "policy_epoch": record.policy_epoch,
         "rows": record.rows,
-        "inputs": [_tensor_json(tensor, full=full) for tensor in record.inputs],
-        "outputs": [_tensor_json(tensor, full=full) for tensor in record.outputs],
+        "inputs": [tensor_json(tensor, full=full) for tensor in record.inputs],
+        "outputs": [tensor_json(tensor, full=full) for tensor in record.outputs],
         "queue_us": record.queue_us,
         "run_us": record.run_us,
         "total_us": record.total_us,
@@ -62,12 +62,15 @@ def record_json(record: PredictionRecord, *, full: bool) -> dict[str, Any]:
         "batch_position": record.batch_position,
         "trace_id": record.trace_id,
         "shadow_of": record.shadow_of,
+        "subject": record.subject,
     }
 
 
-def _tensor_json(tensor: NamedTensor, *, full: bool) -> dict[str, Any]:
+def tensor_json(tensor: NamedTensor, *, full: bool) -> dict[str, Any]:
     array = tensor.array
     described = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(array.shape)}
+    if tensor.keeping != "kept":
+        described["keeping"] = tensor.keeping
     if full or array.size <= MAX_ELEMENTS:
         return {**described, "data": _values(array)}
     return {**described, "data": _values(array.reshape(-1)[:MAX_ELEMENTS]), "truncated": True}

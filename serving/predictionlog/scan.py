@@ -17,22 +17,21 @@ from typing import NamedTuple
 from google_crc32c import value as checksum
 
 from serving.predictionlog.format import (
+    CLOSING,
     COMMIT_BYTES,
     CRC,
     FIRST_FRAME,
     HEAD,
     MIN_FRAME_BYTES,
     NONCE_OFFSET,
-    SEAL_BYTES,
     Commit,
     FrameType,
-    Seal,
     SegmentHeader,
     decode_commit,
-    decode_seal,
     masked,
 )
 from serving.predictionlog.source import WINDOW_BYTES, Source
+from serving.predictionlog.tree import Seal, decode_seal, seal_bytes
 
 
 class Run(NamedTuple):
@@ -80,8 +79,7 @@ def scan(
             continue
         seal = seal_at(source, header, offset)
         if seal is not None:
-            yield from _after_seal(source, seal)
-            yield seal
+            yield from _sealed(source, seal)
             return
         if not complete_to and source.blank(offset, source.size):
             return
@@ -148,13 +146,37 @@ def _again(source: Source, header: SegmentHeader, offset: int, complete_to: int)
 
 
 def seal_at(source: Source, header: SegmentHeader, offset: int) -> Seal | None:
-    return decode_seal(source.read(offset, SEAL_BYTES), nonce=header.nonce, offset=offset)
+    """The seal whose tree, in version 1 which itself, begins at `offset`.
+
+    What it says about its place is for `verify`: records may have been removed before it.
+    """
+    at = offset
+    if header.signed:
+        head = source.read(offset, HEAD.size)
+        if len(head) < HEAD.size or head[4] != FrameType.TREE:
+            return None
+        at += int.from_bytes(head[:4], "little")
+    seal = _seal_frame_at(source, header, at)
+    return None if seal is None else seal._replace(start=offset)
 
 
-def _after_seal(source: Source, seal: Seal) -> Iterator[Damage]:
-    end = seal.offset + SEAL_BYTES
-    if not source.blank(end, source.size):
-        yield Damage(end, source.size, "bytes after the seal")
+def seal_ending_at(source: Source, header: SegmentHeader, end: int) -> Seal | None:
+    """The seal whose last byte stands before `end`, if it is valid."""
+    return _seal_frame_at(source, header, end - seal_bytes(header))
+
+
+def _seal_frame_at(source: Source, header: SegmentHeader, offset: int) -> Seal | None:
+    if not FIRST_FRAME <= offset < source.size:
+        return None
+    frame = source.read(offset, seal_bytes(header))
+    return decode_seal(frame, header, offset=offset)
+
+
+def _sealed(source: Source, seal: Seal) -> Iterator[Damage | Seal]:
+    """The last events of a sealed segment."""
+    if not source.blank(seal.end, source.size):
+        yield Damage(seal.end, source.size, "bytes after the seal")
+    yield seal
 
 
 def frame_length(source: Source, offset: int, end: int) -> int:
@@ -172,7 +194,7 @@ def frame_length(source: Source, offset: int, end: int) -> int:
 def _verified(source: Source, offset: int, end: int) -> int:
     """Where the chain of valid definitions and predictions that begins at `offset` ends."""
     while length := frame_length(source, offset, end):
-        if source.read(offset + 4, 1)[0] in (FrameType.COMMIT, FrameType.SEAL):
+        if source.read(offset + 4, 1)[0] in CLOSING:
             break
         offset += length
     return offset
@@ -180,11 +202,12 @@ def _verified(source: Source, offset: int, end: int) -> int:
 
 def next_mark(source: Source, header: SegmentHeader, offset: int, end: int) -> Commit | Seal | None:
     """The first valid commit or seal frame that begins at or after `offset`."""
+    longest = seal_bytes(header)
     while offset < end:
-        window, at = source.window(offset, SEAL_BYTES)
+        window, at = source.window(offset, longest)
         found = window.find(header.nonce, at + NONCE_OFFSET)
         if found < 0:
-            offset += max(len(window) - at - SEAL_BYTES, 1)
+            offset += max(len(window) - at - longest, 1)
             continue
         offset += found - NONCE_OFFSET - at
         mark = _mark_at(source, header, offset)
@@ -208,7 +231,7 @@ def last_mark(source: Source, header: SegmentHeader) -> Commit | Seal | None:
             found = window.rfind(header.nonce, 0, found)
         if start == FIRST_FRAME:
             return None
-        end = start + SEAL_BYTES  # one may lie across the border
+        end = start + seal_bytes(header)  # one may lie across the border
     return None
 
 
@@ -226,19 +249,14 @@ def commit_ending_at(source: Source, header: SegmentHeader, end: int) -> Run | N
 
 def _mark_at(source: Source, header: SegmentHeader, offset: int) -> Commit | Seal | None:
     frame = source.read(offset, COMMIT_BYTES)
-    return decode_commit(frame, nonce=header.nonce, offset=offset) or seal_at(
+    return decode_commit(frame, nonce=header.nonce, offset=offset) or _seal_frame_at(
         source, header, offset
     )
 
 
-def _begins(mark: Commit | Seal) -> int:
-    """Below this offset everything was complete when the mark was written."""
-    return mark.start if isinstance(mark, Commit) else mark.offset
-
-
 def _broken(
     source: Source, header: SegmentHeader, start: int, complete_to: int
-) -> Generator[Run | Damage | Torn, None, int]:
+) -> Generator[Run | Damage | Torn | Seal, None, int]:
     """What can be said about a commit that is not valid. Returns where to go on, -1 for nowhere."""
     end = complete_to or source.size
     bad = _verified(source, start, end)
@@ -246,7 +264,7 @@ def _broken(
     if mark is not None and _again(source, header, start, complete_to) is not None:
         return start  # a writer was at work in between
     own = None
-    if mark is not None and _begins(mark) <= bad and isinstance(mark, Commit):
+    if mark is not None and mark.start <= bad and isinstance(mark, Commit):
         own = mark
         if own.end - COMMIT_BYTES == bad:
             yield Damage(start, own.end, "frames do not belong to their commit")
@@ -260,7 +278,11 @@ def _broken(
         return -1
     if own is not None:
         return (yield from _within(source, bad, own))
-    resume = end if mark is None else _begins(mark)
+    if isinstance(mark, Seal) and mark.start <= bad:
+        yield Damage(bad, mark.offset, "the tree before the seal is damaged")
+        yield from _sealed(source, mark)
+        return -1
+    resume = end if mark is None else mark.start
     yield Damage(bad, resume, "invalid frame")
     return resume
 

@@ -1,38 +1,39 @@
 """The bytes of one segment file, seen through a window of bounded size."""
 
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from google_crc32c import extend
 
+from serving.predictionlog.files import SYSTEM_FILES, FilesToRead
 from serving.predictionlog.format import HEADER_BYTES, SUFFIX, SegmentHeader, decode_header
 
 WINDOW_BYTES: Final = 1024 * 1024
 
 
-def segment_paths(directory: Path) -> list[tuple[int, Path]]:
+def segment_paths(directory: Path, files: FilesToRead = SYSTEM_FILES) -> list[tuple[int, Path]]:
     """The numbered segment files of one writer's directory, in order."""
     return sorted(
-        (int(path.stem), path)
-        for path in directory.glob(f"*{SUFFIX}")
-        if path.stem.isdecimal() and path.is_file()
+        (int(stem), directory / name)
+        for name in files.names(directory)
+        if name.endswith(SUFFIX) and (stem := name.removesuffix(SUFFIX)).isdecimal()
     )
 
 
 class Source:
     """A segment file opened for reading, seen through a window."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: FilesToRead = SYSTEM_FILES) -> None:
         self.path = path
+        self._files = files
         self.size = 0
         self._descriptor = -1
         self._base = 0
         self._window = b""
 
     def __enter__(self) -> Self:
-        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = self._files.open_to_read(self.path)
         self.refresh()
         return self
 
@@ -42,11 +43,11 @@ class Source:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._descriptor)
+        self._files.close(self._descriptor)
 
     def refresh(self) -> None:
         """Forgets what was read: a writer may have gone on."""
-        self.size = os.fstat(self._descriptor).st_size
+        self.size = self._files.size(self._descriptor)
         self._window = b""
 
     def window(self, offset: int, length: int) -> tuple[bytes, int]:
@@ -54,7 +55,7 @@ class Source:
         at = offset - self._base
         if at < 0 or at + length > len(self._window):
             self._base = offset
-            self._window = os.pread(self._descriptor, max(length, WINDOW_BYTES), offset)
+            self._window = self._files.read(self._descriptor, max(length, WINDOW_BYTES), offset)
             at = 0
         return self._window, at
 
@@ -84,7 +85,7 @@ class Source:
         """Whether only zeros, or nothing, stand there."""
         while start < end:
             piece = self.read(start, min(WINDOW_BYTES, end - start))
-            if piece.count(0) != len(piece):
+            if piece != bytes(len(piece)):
                 return False
             if not piece:
                 return True
@@ -93,6 +94,8 @@ class Source:
 
     def header(self) -> tuple[SegmentHeader | None, bool]:
         """The header, None when both copies are damaged; and whether both are intact."""
-        copies = [self.read(at, HEADER_BYTES) for at in (0, HEADER_BYTES)]
+        # Not through the window: whoever lists segments reads nothing else of most of them.
+        content = self._files.read(self._descriptor, 2 * HEADER_BYTES, 0)
+        copies = [content[:HEADER_BYTES], content[HEADER_BYTES:]]
         headers = [decode_header(copy) for copy in copies]
         return headers[0] or headers[1], headers[0] is not None and headers[0] == headers[1]

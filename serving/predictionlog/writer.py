@@ -20,6 +20,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ from serving.predictionlog.files import Files, SystemFiles
 from serving.predictionlog.format import Definition
 from serving.predictionlog.records import definition_text
 from serving.predictionlog.syncing import AioSync, BackgroundSync
+from serving.predictionlog.tree import Signer
 from serving.settings import LogSettings
 
 MAX_DEFINITIONS: Final = 4096
@@ -39,6 +41,23 @@ _SWEEPS_PER_TIMEOUT: Final = 8
 _MAX_SWEEP_S: Final = 0.25
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LogIdentity:
+    """What makes records one log's: the first half of their ids, and their definitions by number.
+
+    above: segments are numbered from the next one on, so that a log id and a number name one segment.
+    """
+
+    log_id: bytes
+    tag: int
+    definitions: dict[int, bytes]
+    above: int = 0
+
+    @classmethod
+    def new(cls) -> "LogIdentity":
+        return cls(secrets.token_bytes(8), secrets.randbits(32), {})
 
 
 class PredictionLogWriter:
@@ -54,31 +73,37 @@ class PredictionLogWriter:
         *,
         settings: LogSettings,
         clock: Clock,
+        signer: Signer,
         files: Files | None = None,
         make_sync: Callable[[asyncio.AbstractEventLoop], BackgroundSync | None] = AioSync.open,
+        identity: LogIdentity | None = None,
     ) -> None:
-        """make_sync: returns None where commits have to be synced by the thread."""
-        identity = secrets.token_bytes(8)
-        self.log_id = identity.hex()
+        """signer: signs seals and heads. make_sync: returns None where commits have to be
+        synced by the thread. identity: of another writer, whose frames are written here instead."""
+        self.identity = identity = identity or LogIdentity.new()
+        self.log_id = identity.log_id.hex()
         self._settings = settings
         self._clock = clock
-        self._tag = secrets.randbits(32)
+        self._tag = identity.tag
         self._numbers: dict[Definition, int] = {}
         self._made = 0
-        self._texts: dict[int, bytes] = {}
+        self._texts = identity.definitions
         self._make_sync = make_sync
         self._committer = Committer(
             directory,
             settings=settings,
             clock=clock,
             files=files or SystemFiles(),
-            log_id=identity,
+            log_id=identity.log_id,
             tag=self._tag,
             definitions=self._texts,
+            signer=signer,
         )
+        self._committer.above = identity.above
         self._sequence = 0
         self._waiting: deque[Waiter] = deque()
         self._pending_bytes = self._failed_records = self._recorded = 0
+        self._recorded_events = 0
         self._stalled = False
         self._accepts = False
         self._records = settings.durability != "off"
@@ -120,8 +145,15 @@ class PredictionLogWriter:
         self._sequence = sequence = self._sequence + 1
         return sequence
 
+    @property
+    def sequence(self) -> int:
+        """The last one given."""
+        return self._sequence
+
     def append(self, records: Sequence[bytes], done: Done) -> None:
-        """Records frames made by `encode_predictions`, together. `done` must not raise.
+        """Records frames together: predictions (`encode_predictions`), or events, never both.
+
+        `done` must not raise.
 
         With durability async or off `done` is called before this returns.
         """
@@ -185,6 +217,7 @@ class PredictionLogWriter:
         return LogStatistics(
             commits=counts.commits,
             records=self._recorded,
+            events=self._recorded_events,
             bytes=counts.bytes,
             commit_seconds=counts.elapsed_ns / 1e9,
             commit_times=tuple(counts.times),
@@ -236,7 +269,10 @@ class PredictionLogWriter:
         for waiter in waiters:
             self._waiting.popleft()
             if error is None and waiter.error is None:
-                self._recorded += len(waiter.records)
+                if waiter.events:
+                    self._recorded_events += len(waiter.records)
+                else:
+                    self._recorded += len(waiter.records)
             self._pending_bytes -= waiter.size_bytes
             self._answer(waiter, waiter.error or error)
 

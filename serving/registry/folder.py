@@ -20,10 +20,13 @@ from typing import Final
 
 from serving.core.models import ModelVersion
 from serving.errors import ArtifactInvalid, ArtifactMissing, SpecificationInvalid
+from serving.registry.entities import Lineage, ModelFacts
 from serving.registry.specification import (
     FILE_NAME,
     Specification,
     Version,
+    facts_of,
+    lineage_of,
     model_version,
     read_specification,
 )
@@ -45,6 +48,8 @@ class CatalogueEntry:
     source: str
     version_description: str
     provenance: str
+    facts: ModelFacts
+    lineage: Lineage
 
 
 class Catalogue:
@@ -83,6 +88,8 @@ class Catalogue:
             source=specification.source,
             version_description=found[0].description,
             provenance=found[0].provenance,
+            facts=facts_of(specification),
+            lineage=lineage_of(found[0]),
         )
 
     def _specification(self, model: str) -> Specification:

@@ -1,131 +1,55 @@
 """`model.yaml`: what a model is, said by its owner and checked before anything is loaded.
 
-Every field is checked, no unknown one is taken, and a mistake is named with its file and field.
-
-Every tensor whose first dimension is -1 counts rows by it, and rows of different requests share
-batches. As soon as one tensor has another first dimension, or none, the version is not batched: each
-request is one whole. `batched: false` says the same of a model whose shapes do not show it.
+Every field is checked, no unknown one is taken, and a mistake is named with its file and field. What
+a version takes and answers is in `registry.definition`, what people say of it in `registry.entities`.
 """
 
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
+import msgspec
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from serving.core.models import (
-    BatchLimits,
-    Digest,
-    ModelName,
-    ModelVersion,
-    Padding,
-    VersionName,
-)
-from serving.core.tensors import DTYPES, MAX_RANK, TensorSpecification
+from serving.core.models import ModelVersion
 from serving.errors import SpecificationInvalid
+from serving.registry.definition import (
+    Definition,
+    Name,
+    Part,
+    Text,
+    check_distinct,
+    define,
+    explain,
+)
+from serving.registry.entities import Dataset, Lineage, Metric, ModelFacts, RiskTier
 
 FILE_NAME: Final = "model.yaml"
 MAX_SPECIFICATION_BYTES: Final = 256 * 1024
-MAX_BUCKETS: Final = 16
-LIMITS: Final = BatchLimits()
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
-
-class Part(BaseModel):
-    """A part of a specification: frozen, no unknown field, nothing converted silently."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _known(datatype: str) -> str:
-    if datatype not in DTYPES:
-        raise ValueError(f"must be one of {', '.join(DTYPES)}")
-    return datatype
-
-
-Datatype = Annotated[str, AfterValidator(_known)]
-TensorName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-
-
-class Tensor(Part):
-    """One input or output. shape: -1 marks a dimension that may vary; the first counts rows.
-
-    A first dimension that is fixed, and a scalar (`[]`), make the version unbatched.
-    """
-
-    name: TensorName
-    datatype: Datatype
-    shape: Annotated[list[Annotated[int, Field(ge=-1)]], Field(max_length=MAX_RANK)]
-    meaning: str = ""
-
-    @property
-    def counts_rows(self) -> bool:
-        return self.shape[:1] == [-1]
-
-    @property
-    def varying(self) -> list[int]:
-        """The dimensions besides rows that vary."""
-        return [axis for axis, size in enumerate(self.shape) if axis and size < 0]
-
-
-class Mask(Part):
-    """An input of the model that callers do not send: 1 for what they sent, 0 for padding."""
-
-    name: TensorName
-    datatype: Datatype = "INT64"
-
-
-class Padded(Part):
-    """See `core.models.Padding`. inputs: name to pad value. outputs: those cut to the row's length."""
-
-    buckets: Annotated[list[Annotated[int, Field(ge=1, le=65_536)]], Field(min_length=1)]
-    inputs: Annotated[dict[TensorName, int | float], Field(min_length=1)]
-    outputs: list[TensorName] = []
-    mask: Mask | None = None
-
-    @field_validator("buckets")
-    @classmethod
-    def _ascending(cls, buckets: list[int]) -> list[int]:
-        if buckets != sorted(set(buckets)) or len(buckets) > MAX_BUCKETS:
-            raise ValueError(f"must ascend, and be at most {MAX_BUCKETS}: each is warmed up")
-        return buckets
-
-
-class Batching(Part):
-    """See `core.models.BatchLimits`. padding: how rows of different lengths share a batch."""
-
-    max_batch_size: Annotated[int, Field(ge=1, le=1024)] = LIMITS.max_batch_size
-    latency_objective_ms: Annotated[float, Field(gt=0, le=60_000)] = LIMITS.latency_objective_ms
-    padding: Padded | None = None
 
 
 class Version(Part):
-    """One immutable version. file: relative to the model's folder."""
+    """One immutable version. file: relative to the model's folder. The rest is its lineage."""
 
     version: Name
     file: Text
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     description: Text
     provenance: Text
+    training_manifest: str = ""
+    code_revision: str = ""
+    parameters: Annotated[dict[str, Any], Field(default_factory=dict)]
+    metrics: Annotated[list[dict[str, Any]], Field(default_factory=list)]
+    parent: str = ""
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        lineage_of(self)
+        return self
 
 
-class Specification(Part):
-    """One `model.yaml`. obtain: the command that puts missing artifacts in place, if there is one.
-
-    finite_inputs: refuse NaN and infinities before the model sees them. batched: None: if every
-    tensor counts rows.
-    """
+class Specification(Definition):
+    """One `model.yaml`. obtain: the command that puts missing artifacts in place, if there is one."""
 
     model: Name
     owner: Text
@@ -133,64 +57,28 @@ class Specification(Part):
     task: Text
     licence: Text
     source: Text
-    inputs: Annotated[list[Tensor], Field(min_length=1)]
-    outputs: Annotated[list[Tensor], Field(min_length=1)]
-    batching: Batching = Batching()
-    batched: bool | None = None
-    finite_inputs: bool = True
+    team: str = ""
+    purpose: str = ""
+    risk_tier: Literal["demo", "minimal", "limited", "high"] = "demo"
+    contacts: Annotated[list[Text], Field(default_factory=list)]
+    tags: Annotated[dict[str, str], Field(default_factory=dict)]
+    data_sets: Annotated[list[dict[str, str]], Field(default_factory=list)]
+    intended_uses: Annotated[list[Text], Field(default_factory=list)]
+    prohibited_uses: Annotated[list[Text], Field(default_factory=list)]
+    limitations: Annotated[list[Text], Field(default_factory=list)]
+    ethical_considerations: Annotated[list[Text], Field(default_factory=list)]
     obtain: Text | None = None
     versions: Annotated[list[Version], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        for field, names in (
-            ("inputs", [tensor.name for tensor in self.inputs]),
-            ("outputs", [tensor.name for tensor in self.outputs]),
-            ("versions", [version.version for version in self.versions]),
-        ):
-            if len(set(names)) != len(names):
-                raise ValueError(f"{field} must have distinct names, not {', '.join(names)}")
+    def _versions_differ(self) -> Self:
+        check_distinct("versions", [version.version for version in self.versions])
         return self
 
     @model_validator(mode="after")
-    def _rows_first(self) -> Self:
-        odd = [tensor.name for tensor in self.tensors if not tensor.counts_rows]
-        if self.batched and odd:
-            raise ValueError(f"batched: the first dimension of {odd[0]} does not count rows")
+    def _describes_its_data(self) -> Self:
+        facts_of(self)
         return self
-
-    @model_validator(mode="after")
-    def _padded_in_one_dimension(self) -> Self:
-        padding = self.batching.padding
-        if padding is None:
-            return self
-        if not self.serves_rows:
-            raise ValueError("batching.padding: there are no rows to pad")
-        for field, tensors, names in (
-            ("inputs", self.inputs, list(padding.inputs)),
-            ("outputs", self.outputs, padding.outputs),
-        ):
-            known = {tensor.name: tensor for tensor in tensors}
-            for name in names:
-                if name not in known or len(known[name].varying) != 1:
-                    raise ValueError(
-                        f"batching.padding.{field}: {name!r} must be one of the {field}, with exactly "
-                        "one dimension besides rows that varies"
-                    )
-                if known[name].datatype == "BYTES":
-                    raise ValueError(f"batching.padding.{field}: {name!r} holds no numbers")
-        if padding.mask is not None and padding.mask.name in {t.name for t in self.inputs}:
-            raise ValueError("batching.padding.mask: callers send this input; give it a pad value")
-        return self
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [*self.inputs, *self.outputs]
-
-    @property
-    def serves_rows(self) -> bool:
-        """Whether requests are rows that may share a batch, or each is one whole."""
-        return self.batched is not False and all(each.counts_rows for each in self.tensors)
 
 
 def read_specification(file: Path) -> Specification:
@@ -200,7 +88,7 @@ def read_specification(file: Path) -> Specification:
             raise SpecificationInvalid(f"{file} is larger than {MAX_SPECIFICATION_BYTES} bytes")
         specification = Specification.model_validate(yaml.safe_load(file.read_text()))
     except ValidationError as error:
-        raise SpecificationInvalid(f"{file}: {_explain(error)}") from error
+        raise SpecificationInvalid(f"{file}: {explain(error)}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecificationInvalid(f"cannot read {file}: {error}") from error
     if specification.model != file.parent.name:
@@ -212,50 +100,43 @@ def read_specification(file: Path) -> Specification:
 
 def model_version(specification: Specification, version: Version) -> ModelVersion:
     """The version as the data plane knows it."""
-    batched = specification.serves_rows
-    return ModelVersion(
-        model=ModelName(specification.model),
-        version=VersionName(version.version),
-        digest=Digest(version.sha256),
-        inputs=_tensors(specification.inputs, batched=batched),
-        outputs=_tensors(specification.outputs, batched=batched),
-        batching=BatchLimits(
-            max_batch_size=specification.batching.max_batch_size,
-            latency_objective_ms=specification.batching.latency_objective_ms,
-        ),
-        finite_inputs=specification.finite_inputs,
-        batched=batched,
-        padding=_padding(specification.batching.padding),
+    return define(
+        specification,
+        model=specification.model,
+        version=version.version,
+        digest=version.sha256,
     )
 
 
-def _tensors(tensors: list[Tensor], *, batched: bool) -> tuple[TensorSpecification, ...]:
-    return tuple(
-        TensorSpecification(
-            tensor.name, tensor.datatype, tuple(tensor.shape), tensor.meaning, batched
-        )
-        for tensor in tensors
+def facts_of(specification: Specification) -> ModelFacts:
+    """What its owner says of the model. Raises ValueError."""
+    said = specification
+    return ModelFacts(
+        owner=said.owner,
+        team=said.team,
+        purpose=said.purpose,
+        description=said.description,
+        task=said.task,
+        licence=said.licence,
+        source=said.source,
+        risk_tier=RiskTier(said.risk_tier),
+        contacts=tuple(said.contacts),
+        tags=said.tags,
+        data_sets=msgspec.convert(said.data_sets, tuple[Dataset, ...]),
+        intended_uses=tuple(said.intended_uses),
+        prohibited_uses=tuple(said.prohibited_uses),
+        limitations=tuple(said.limitations),
+        ethical_considerations=tuple(said.ethical_considerations),
     )
 
 
-def _padding(padded: Padded | None) -> Padding | None:
-    if padded is None:
-        return None
-    mask = padded.mask
-    return Padding(
-        buckets=tuple(padded.buckets),
-        inputs=tuple(padded.inputs.items()),
-        outputs=tuple(padded.outputs),
-        mask=None if mask is None else TensorSpecification(mask.name, mask.datatype, (-1, -1)),
+def lineage_of(version: Version) -> Lineage:
+    """Where the version comes from. Raises ValueError."""
+    return Lineage(
+        training_manifest=version.training_manifest,
+        code_revision=version.code_revision,
+        parameters=version.parameters,
+        metrics=msgspec.convert(version.metrics, tuple[Metric, ...]),
+        parent=version.parent,
+        provenance=version.provenance,
     )
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for detail in error.errors(include_url=False):
-        field = ".".join(str(part) for part in detail["loc"]) or "specification"
-        value = (
-            "" if isinstance(detail["input"], dict | list) else f" = {str(detail['input'])[:80]!r}"
-        )
-        lines.append(f"{field}{value}: {detail['msg']}")
-    return "; ".join(lines)

@@ -25,6 +25,9 @@ SECONDS: Final = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 COMMIT_SECONDS: Final = (0.0001, *SECONDS)
+LABEL_SECONDS: Final = (
+    1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0,
+)  # fmt: skip
 ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 REQUESTS = Definition(
@@ -69,6 +72,46 @@ IN_FLIGHT_REQUESTS = Definition("serving_in_flight_requests", "Admitted and not 
 CONNECTIONS = Definition("serving_connections", "Open connections of callers.")
 SNAPSHOT_EPOCH = Definition("serving_snapshot_epoch", "Epoch of the snapshot in use.")
 LOG_RECORDS = Definition("serving_log_records_total", "Records in the prediction log.")
+OUTCOMES = Definition(
+    "serving_outcomes_total", "Outcomes recorded, as they were reported, by model.", ("model",)
+)
+OUTCOME_JOIN = Definition(
+    "serving_outcome_join_ratio",
+    "Share of the answered rows of the last `ledger.label_days` whose truth is known.",
+    ("model",),
+)
+OUTCOME_DELAY = Definition(
+    "serving_outcome_delay_seconds",
+    "From a prediction to the first report of its truth, over the last `ledger.label_days`.",
+    ("model",),
+    LABEL_SECONDS,
+)
+OUTCOME_REPORTS = Definition(
+    "serving_outcome_reports",
+    "Reports of the last `ledger.label_days` by what came of them: counted, duplicate, correction, "
+    "withdrawn, or rejected as unknown_prediction, other_model, no_such_row.",
+    ("model", "result"),
+)
+LEDGER_REQUESTS = Definition(
+    "serving_ledger_requests_total",
+    "Requests by account: admitted = answered + refused + failed + open, "
+    "answered = recorded + lost + unsettled. Copies for candidates included.",
+    ("account",),
+)
+LEDGER_OPEN = Definition("serving_ledger_open_requests", "Admitted, and without an end yet.")
+LEDGER_UNSETTLED = Definition(
+    "serving_ledger_unsettled_requests",
+    "Answered, and neither recorded nor known to be lost yet; only of best_effort versions.",
+)
+LEDGER_UNDECLARED = Definition(
+    "serving_ledger_undeclared_requests", "Lost, and not yet declared in the prediction log."
+)
+SPILLED_BYTES = Definition(
+    "serving_log_spilled_bytes", "Records that wait in the spill for the prediction log."
+)
+SPILLED_RECORDS = Definition(
+    "serving_log_spilled_records_total", "Records that the spill took because the log refused."
+)
 LOG_COMMIT = Definition(
     "serving_log_commit_seconds", "One group commit of the prediction log.", (), COMMIT_SECONDS
 )
@@ -78,6 +121,9 @@ TOKEN_CACHE_HITS = Definition(
 )
 TOKEN_CACHE_MISSES = Definition(
     "serving_token_cache_misses_total", "Credentials that had to be looked at."
+)
+QUOTA_NODES = Definition(
+    "serving_quota_nodes", "Nodes that share their quotas; 0 while Redis does not answer."
 )
 TOKEN_REFUSALS = Definition(
     "serving_token_refusals_total", "Refused credentials by reason.", ("reason",)
@@ -98,6 +144,20 @@ ACCESS_DENIALS = Definition(
     ("ground",),
 )
 ACCESS_EPOCH = Definition("serving_access_epoch", "Epoch of the access rules in force.")
+AUDIT_EVENTS = Definition("serving_audit_events", "Events of the audit trail that are signed.")
+AUDIT_DAMAGED = Definition("serving_audit_damaged", "1 when the trail is not what was signed.")
+AUDIT_CHECKPOINT_AGE = Definition(
+    "serving_audit_checkpoint_age_seconds", "Age of the newest signed checkpoint."
+)
+APPROVALS_OPEN = Definition("serving_approvals_open", "Approval requests that wait for people.")
+APPROVALS_ENDING = Definition(
+    "serving_approvals_ending", "Serving versions whose approvals end in 14 days, or have ended."
+)
+WEBHOOK_DELIVERIES = Definition(
+    "serving_webhook_deliveries_total",
+    "Tries of notifications: delivered, retried, given_up.",
+    ("outcome",),
+)
 SPANS = Definition(
     "serving_spans_total", "Spans by outcome: exported, failed, dropped.", ("outcome",)
 )
@@ -141,6 +201,46 @@ FAILED_HANDSHAKES = Definition(
     ("port",),
 )
 
+LEDGER_RUNS = Definition(
+    "serving_ledger_job_runs_total", "Runs of a job of the ledger process.", ("job", "result")
+)
+LEDGER_SECONDS = Definition(
+    "serving_ledger_job_seconds", "How long the last run of a job took.", ("job",)
+)
+LEDGER_SUCCEEDED = Definition(
+    "serving_ledger_job_success_timestamp_seconds",
+    "When a job last ended well, in seconds since 1970; 0 for never.",
+    ("job",),
+)
+LEDGER_WAITING = Definition(
+    "serving_ledger_waiting_segments", "Sealed segments that are not in tables yet."
+)
+LEDGER_DAMAGED = Definition(
+    "serving_ledger_damaged_segments", "Segments that stay out of the tables: damaged."
+)
+LEDGER_RECORDS = Definition(
+    "serving_ledger_compacted_records_total", "Records that were moved into tables."
+)
+LEDGER_FILES = Definition("serving_ledger_files", "Table files that count.")
+LEDGER_BYTES = Definition("serving_ledger_cold_bytes", "Size of the table files that count.")
+LEDGER_DELETED = Definition(
+    "serving_ledger_deleted_total", "What retention has deleted.", ("what",)
+)
+SINK_LAG_RECORDS = Definition(
+    "serving_sink_lag_records", "Records that a sink has not taken yet.", ("sink",)
+)
+SINK_LAG_BYTES = Definition(
+    "serving_sink_lag_bytes", "Bytes of the log that a sink has not taken yet.", ("sink",)
+)
+SINK_LAG_SECONDS = Definition(
+    "serving_sink_lag_seconds",
+    "Since the oldest record that a sink has not taken arrived.",
+    ("sink",),
+)
+SINK_GIVEN_UP = Definition(
+    "serving_sink_given_up_segments", "Segments that were never shipped: too many waited."
+)
+
 PROCESS_UP = Definition("serving_process_up", "Whether a process of this instance runs.", ("name",))
 PROCESS_RESTARTS = Definition(
     "serving_process_restarts_total", "How often a process was started again.", ("name",)
@@ -149,13 +249,25 @@ PROCESS_RESTARTS = Definition(
 GATEWAY_FAMILIES: Final = (
     REQUESTS, REFUSALS, REQUEST_DURATION, QUEUE, BATCH_ROWS, RETRIES, DEADLINE_MISSES,
     EXECUTED_AFTER_DEADLINE, SHADOW_DROPPED, QUEUED_ROWS, QUEUE_OLDEST, IN_FLIGHT_REQUESTS, CONNECTIONS,
-    SNAPSHOT_EPOCH, LOG_RECORDS, LOG_COMMIT, LOG_PENDING, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES,
+    SNAPSHOT_EPOCH, LOG_RECORDS, OUTCOMES, LOG_COMMIT, LEDGER_REQUESTS, LEDGER_OPEN, LEDGER_UNSETTLED,
+    LEDGER_UNDECLARED, SPILLED_BYTES, SPILLED_RECORDS, LOG_PENDING, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES,
+    QUOTA_NODES,
     TOKEN_REFUSALS, ACCESS_DENIALS, ACCESS_EPOCH, ISSUER_KEYS_AGE, ISSUER_KEY_FAILURES, SPANS,
     CERTIFICATE_EXPIRY, FAILED_HANDSHAKES,
 )  # fmt: skip
 REPLICA_FAMILIES: Final = (
     REPLICA_BUSY, REPLICA_QUEUED_ROWS, REPLICA_BATCHES, REPLICA_ROWS, REPLICA_FAILURES,
     REPLICA_BATCH_ROWS, REPLICA_EXPIRED, REPLICA_RUN_SECONDS, REPLICA_BEST_BATCH, REPLICA_QUEUE_P95, REPLICA_INFO,
+)  # fmt: skip
+LABEL_FAMILIES: Final = (OUTCOME_JOIN, OUTCOME_DELAY, OUTCOME_REPORTS)
+LEDGER_FAMILIES: Final = (
+    LEDGER_RUNS, LEDGER_SECONDS, LEDGER_SUCCEEDED, LEDGER_WAITING, LEDGER_DAMAGED, LEDGER_RECORDS,
+    LEDGER_FILES, LEDGER_BYTES, LEDGER_DELETED, SINK_LAG_RECORDS, SINK_LAG_BYTES, SINK_LAG_SECONDS,
+    SINK_GIVEN_UP,
+)  # fmt: skip
+EVIDENCE_FAMILIES: Final = (
+    AUDIT_EVENTS, AUDIT_DAMAGED, AUDIT_CHECKPOINT_AGE,
+    APPROVALS_OPEN, APPROVALS_ENDING, WEBHOOK_DELIVERIES,
 )  # fmt: skip
 SUPERVISOR_FAMILIES: Final = (PROCESS_UP, PROCESS_RESTARTS)
 

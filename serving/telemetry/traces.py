@@ -22,8 +22,8 @@ from typing import Final, Literal
 from opentelemetry.trace import SpanKind
 
 from serving.core.clock import Clock
+from serving.engine_settings import TelemetrySettings
 from serving.errors import ModelFailed
-from serving.settings import TelemetrySettings
 from serving.telemetry.spans import (
     MAX_LINKS,
     Span,

@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass
 
 TABLE = """
-    caller     infer describe
-    developer  infer describe describe_candidates register
+    caller     infer report_outcome describe
+    developer  infer report_outcome describe describe_candidates register
     approver         describe describe_candidates approve
-    operator   infer describe describe_candidates operate read_status
-    reviewer         describe review read_payloads
+    operator   infer report_outcome describe describe_candidates operate read_status
+    reviewer   report_outcome describe review read_payloads
     auditor          describe describe_candidates read_payloads read_status read_access
-    admin            describe read_status read_access manage_access
+    admin            describe read_status read_access manage_access protect_subjects
 """
 MAY = {
     (role, action)

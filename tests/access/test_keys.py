@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.access.keys import carries_secret, internal_secret, read_or_create
+from serving.access.keys import carries_secret, internal_secret
 from serving.errors import StartFailed
+from serving.trust.privatefiles import read_or_create
 
 
 def test_first_use_makes_a_private_secret_that_stays(tmp_path: Path) -> None:

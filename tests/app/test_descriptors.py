@@ -10,7 +10,7 @@ import resource, sys
 soft, hard = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 from serving.app.descriptors import within_descriptors
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 limits = within_descriptors(HttpSettings(max_connections=500))
 print(limits.max_connections, *resource.getrlimit(resource.RLIMIT_NOFILE))
 """

@@ -4,7 +4,9 @@ import pytest
 
 from serving.app.directory import DataDirectory
 from serving.app.processes import plan_children
-from serving.settings import HttpSettings, InferenceSettings, RaySettings, Settings
+from serving.engine_settings import InferenceSettings, RaySettings
+from serving.port_settings import HttpSettings
+from serving.settings import Settings
 
 
 @pytest.fixture
@@ -26,6 +28,7 @@ def test_embedded_ray_has_a_head_of_its_own(directory: DataDirectory) -> None:
         ("control", "control"),
         ("gateway-0", "worker"),
         ("gateway-1", "worker"),
+        ("ledger", "ledger"),
     ]
 
 
@@ -33,7 +36,11 @@ def test_cluster_of_the_operators_needs_no_head(directory: DataDirectory) -> Non
     """With `ray.address` nothing of Ray is started here."""
     settings = Settings(ray=RaySettings(address="10.0.0.1:6379"))
 
-    assert modules_of(settings, directory) == [("control", "control"), ("gateway-0", "worker")]
+    assert modules_of(settings, directory) == [
+        ("control", "control"),
+        ("gateway-0", "worker"),
+        ("ledger", "ledger"),
+    ]
 
 
 def test_local_engine_never_loads_ray(directory: DataDirectory) -> None:
@@ -43,12 +50,13 @@ def test_local_engine_never_loads_ray(directory: DataDirectory) -> None:
     assert modules_of(settings, directory) == [
         ("control", "local_control"),
         ("gateway-0", "worker"),
+        ("ledger", "ledger"),
     ]
 
 
 def test_embedded_ray_gets_a_token_and_stays_on_loopback(directory: DataDirectory) -> None:
     """Every process that imports Ray is told to ask for the token of this directory."""
-    head, control, gateway = plan_children(Settings(), directory)
+    head, control, gateway, ledger = plan_children(Settings(), directory)
 
     assert head.environment == control.environment
     assert ("token", str(directory.ray_token_file), "0") == tuple(
@@ -60,11 +68,18 @@ def test_embedded_ray_gets_a_token_and_stays_on_loopback(directory: DataDirector
         )
     )
     assert len(directory.ray_token_file.read_text()) == 64
-    assert gateway.environment == {}
+    assert (gateway.environment, ledger.environment) == ({}, {})
 
 
 def test_cluster_of_the_operators_keeps_its_own_authentication(directory: DataDirectory) -> None:
     """Nothing about tokens is set for a cluster that somebody else runs."""
-    control, _ = plan_children(Settings(ray=RaySettings(address="10.0.0.1:6379")), directory)
+    control, _, _ = plan_children(Settings(ray=RaySettings(address="10.0.0.1:6379")), directory)
 
     assert not [name for name in control.environment if "AUTH" in name]
+
+
+def test_only_the_ledger_gets_what_nobody_else_wants(directory: DataDirectory) -> None:
+    """What works on records after the answer has the lowest priority; nothing else does."""
+    plans = plan_children(Settings(), directory)
+
+    assert [plan.name for plan in plans if plan.idle] == ["ledger"]

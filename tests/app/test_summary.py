@@ -2,7 +2,9 @@ import pytest
 
 from serving.app.summary import notices
 from serving.control.status import ControlStatus, ReplicaStatus, VersionStatus
-from serving.settings import HttpSettings, InferenceSettings, LogSettings, Settings
+from serving.engine_settings import InferenceSettings
+from serving.port_settings import HttpSettings
+from serving.settings import LogSettings, Settings
 
 CPU, CUDA = ("CPUExecutionProvider",), ("CUDAExecutionProvider", "CPUExecutionProvider")
 

@@ -1,13 +1,16 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from serving.cli.log import app
-from serving.errors import NotFound, ParameterInvalid
-from tests.logs import a_committer, frames_of, newest_segment
+from serving.errors import NotFound, ParameterInvalid, SignatureInvalid
+from serving.trust.installation import edit_trusted, installation_key
+from serving.trust.signatures import SigningKey
+from tests.logs import SIGNER, TRUSTED, a_committer, frames_of, newest_segment
 
 runner = CliRunner()
 
@@ -19,7 +22,14 @@ def data_dir(tmp_path: Path) -> Path:
         committer = a_committer(tmp_path / "log" / worker)
         committer.commit(frames_of(1, 2))
         committer.close()
+    trust(tmp_path)
     return tmp_path
+
+
+def trust(data_dir: Path) -> None:
+    """The data directory trusts the key that the tests sign with."""
+    installation_key(data_dir / "keys")
+    edit_trusted(data_dir / "keys", lambda _: TRUSTED.keys)
 
 
 def damage(data_dir: Path) -> None:
@@ -96,3 +106,51 @@ def test_a_place_without_a_log_is_named(tmp_path: Path) -> None:
     result = runner.invoke(app, ["verify", "--data-dir", str(tmp_path)])
 
     assert isinstance(result.exception, NotFound)
+
+
+def test_verify_takes_any_copy_and_one_key(data_dir: Path, tmp_path: Path) -> None:
+    """A copied folder and the public key are all that a proof needs."""
+    key = tmp_path / "public"
+    key.write_text(SIGNER.public.text)
+    copy = shutil.copytree(data_dir / "log", tmp_path / "elsewhere")
+
+    sound = runner.invoke(app, ["verify", "--log", str(copy), "--key", str(key), "--json"])
+    key.write_text(SigningKey.create().public.text)
+    strange = runner.invoke(app, ["verify", "--log", str(copy), "--key", str(key), "--json"])
+
+    assert (sound.exit_code, strange.exit_code) == (0, 1)
+    [first, _] = json.loads(sound.stdout)["segments"]
+    assert (first["key_id"], first["version"]) == (SIGNER.key_id, 2)
+    assert "is unknown" in json.loads(strange.stdout)["segments"][0]["damage"][0]["reason"]
+
+
+def test_an_exported_head_finds_what_went_since(data_dir: Path, tmp_path: Path) -> None:
+    """Heads written to a file in time show later that a worker's newest segment is gone."""
+    anchor = tmp_path / "heads.json"
+    options = ["--data-dir", str(data_dir)]
+    exported = runner.invoke(app, ["head", "--export", str(anchor), *options])
+    before = runner.invoke(app, ["verify", "--anchor", str(anchor), *options])
+    for name in ("00000001.segment", "head.json"):
+        (data_dir / "log" / "gateway-1" / name).unlink()
+    after = runner.invoke(app, ["verify", "--anchor", str(anchor), *options])
+
+    assert (exported.exit_code, before.exit_code, after.exit_code) == (0, 0, 1)
+    assert exported.stdout.splitlines()[0].split()[:3] == ["DIRECTORY", "SEGMENT", "COMMITS"]
+    assert "gateway-1 bytes 0 to 0: this directory, which the anchor knows" in after.stdout
+
+
+def test_heads_are_told_to_programs(data_dir: Path) -> None:
+    """--json gives each directory's head as its writer signed it."""
+    result = runner.invoke(app, ["head", "--json", "--data-dir", str(data_dir)])
+
+    heads = json.loads(result.stdout)
+    assert sorted(heads) == ["gateway-0", "gateway-1"]
+    assert (heads["gateway-0"]["segment"], heads["gateway-0"]["extents"]) == (1, 2)
+
+
+@pytest.mark.parametrize("option", ["--key", "--anchor"])
+def test_a_file_that_cannot_be_read_is_named(data_dir: Path, option: str) -> None:
+    """A wrong file name is an error, not a proof."""
+    result = runner.invoke(app, ["verify", option, "/no/where", "--data-dir", str(data_dir)])
+
+    assert isinstance(result.exception, SignatureInvalid | NotFound)

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from serving.cli import app
 from serving.edge.tls import ServerTls
+from serving.inference.places import ChannelCertificates
 from serving.settings import load
 
 
@@ -54,6 +55,19 @@ def test_json_names_every_file(tmp_path: Path) -> None:
     for name in ("authority", "certificate", "key"):
         assert Path(first[name]).is_relative_to(tmp_path / ".serving" / "tls")
         assert Path(first[name]).exists()
+
+
+def test_the_channel_has_an_authority_of_its_own(tmp_path: Path) -> None:
+    """Whoever holds a client's certificate of the ports is no gateway and no replica."""
+    done = CliRunner().invoke(app, ["tls", "init", "--channel"])
+    config = tmp_path / "tls.yaml"
+    config.write_text(done.stdout)
+    channel = load(config=config, environment={}).channel
+
+    ChannelCertificates(channel).client()
+    assert channel.listen == "tls"
+    assert channel.client_ca is not None
+    assert channel.client_ca.read_bytes() != (tmp_path / ".serving/tls/ca.pem").read_bytes()
 
 
 @pytest.mark.parametrize("verb", ["tls init"])

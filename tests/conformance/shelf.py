@@ -9,9 +9,11 @@ from serving.core.traffic import ReplicaEndpoint, TrafficPolicy
 from serving.errors import ServingError
 from serving.inference.hosting import Load
 from serving.inference.listener import ReplicaListener
+from serving.inference.places import UnixPlace
 from serving.inference.session import OnnxSession
 from serving.registry.folder import CatalogueEntry
 from tests.places import InProcess, eventually
+from tests.releases import bundle_of
 
 
 class Shelf:
@@ -61,14 +63,16 @@ class Shelf:
         """Loads, rehearses and checks, as a hosted replica does before it takes a lease."""
         settings = self._place.settings
         version = entry.version
-        session = self._load_session(version, entry.artifact, settings=settings.inference)
+        session = self._load_session(
+            version, bundle_of(entry.artifact), settings=settings.inference
+        )
         self._serial += 1
         replica = f"c{self._serial}"
         path: Path = self._place.directory.replica_sockets / f"{replica}.sock"
         listener = ReplicaListener(
             session,
             replica=replica,
-            path=path,
+            place=UnixPlace(path),
             channel=settings.channel,
             run_timeout_s=settings.inference.run_timeout_s,
             clock=SystemClock(),

@@ -9,15 +9,16 @@ import pytest
 from onnx import ModelProto, ValueInfoProto
 
 from serving.core.tensors import Array, TensorSpecification
+from serving.engine_settings import InferenceSettings
 from serving.errors import ArtifactInvalid, ModelFailed, OutputInvalid
 from serving.inference.dependence import find_dependence
 from serving.inference.merging import check_outputs
 from serving.inference.session import OnnxSession
-from serving.settings import InferenceSettings
 from tests.conformance.cases import Case, all_cases, sampled
 from tests.conformance.specifications import DATATYPES, unservable
 from tests.conformance.verdicts import differs
 from tests.inference.graphs import version_of, write
+from tests.releases import bundle_of
 
 EVERY: Final = {"all": 1, "sample": 4}
 _BF16: Final = "BF16"
@@ -67,7 +68,9 @@ def _offer(folder: Path, case: Case) -> str:
     )
     artifact = write(folder, content)
     try:
-        session = OnnxSession.load(version, artifact, settings=InferenceSettings(device="cpu"))
+        session = OnnxSession.load(
+            version, bundle_of(artifact), settings=InferenceSettings(device="cpu")
+        )
         if find_dependence(session.run, version):
             return "alone"
     except (ArtifactInvalid, OutputInvalid):

@@ -1,6 +1,7 @@
 """The one place where the access state changes: checked, kept, in force, announced."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,15 @@ from serving.access.orders import (
     RuleOrder,
 )
 from serving.access.state import AccessState, Effect, RevocationKind
+from serving.audit.events import Event, EventName
+from serving.audit.reading import Filter, find
 from serving.control.access import KEPT_S, MOST
 from serving.control.access_keys import USES_KEPT_S
+from serving.core.actors import Origin
 from serving.core.clock import ManualClock
 from serving.core.principals import Action, Ground, Principal, Role
 from serving.errors import NotFound, NotReady, ParameterInvalid
+from tests.audit.trails import Trail
 from tests.desks import Desk
 
 ADMIN = Principal("ada", frozenset({Role.ADMIN}))
@@ -295,4 +300,69 @@ def test_state_is_bounded(desk: Desk) -> None:
     rule = desk.access.add_rule(RuleOrder(effect=Effect.DENY, subject="a"), ADMIN)
 
     with pytest.raises(ParameterInvalid, match="at most"):
-        desk.access.change(rules=(rule,) * (MOST + 1))
+        desk.access.change(Event(EventName.RULE_MADE, "ada", "rule:x"), rules=(rule,) * (MOST + 1))
+
+
+def test_p24_change_and_its_event_are_one_write(desk: Desk, tmp_path: Path) -> None:
+    """Who, what, before and after wait in the file of the state until the trail has them."""
+    origin = Origin("192.0.2.7", "r-9")
+    made = desk.keys.make_key(KEY, ADMIN, origin=origin)
+    rule = desk.access.add_rule(
+        RuleOrder(effect=Effect.DENY, subject="x", comment="left"), ADMIN, origin=origin
+    )
+    desk.keys.rotate_key(made.key, RotationOrder(), ADMIN)
+    desk.keys.revoke_key(made.key, ADMIN)
+    desk.access.remove_rule(rule.rule, ADMIN)
+    order = RevocationOrder(kind=RevocationKind.SUBJECT, value="bob", comment="gone")
+    desk.access.revoke(order, ADMIN)
+    desk.access.unrevoke(RevocationKind.SUBJECT, "bob", ADMIN)
+
+    again = Desk(tmp_path, desk.clock).access.waiting_events()
+
+    events = [each.event for each in again]
+    assert [each.name for each in events] == [
+        EventName.KEY_MADE,
+        EventName.RULE_MADE,
+        EventName.KEY_ROTATED,
+        EventName.KEY_REVOKED,
+        EventName.RULE_REMOVED,
+        EventName.REVOCATION_MADE,
+        EventName.REVOCATION_WITHDRAWN,
+    ]
+    first, second = events[0], events[1]
+    assert (first.actor, first.source, first.request_id) == ("ada", "192.0.2.7", "r-9")
+    assert (second.object, second.reason) == (f"rule:{rule.rule}", "left")
+    assert made.secret not in desk.file.read_text()
+    assert "digest" not in str(events[0].after)
+
+
+def test_p24_killed_between_a_change_and_its_event_200_times(tmp_path: Path) -> None:
+    """Wherever the process ends, there is never one without the other, and the event once."""
+    clock, trail = ManualClock(), Trail(tmp_path / "database")
+
+    class Killed(BaseException):
+        """The process ends here."""
+
+    def absorb(desk: Desk, *, until: str) -> None:
+        waiting = desk.access.waiting_events()
+        if until == "before":
+            raise Killed
+        trail.database.run(lambda c: trail.log.absorb(c, waiting))
+        if until == "between":
+            raise Killed
+        desk.access.forget_events(len(waiting))
+
+    subjects = []
+    for number in range(200):
+        desk = Desk(tmp_path, clock)
+        order = RuleOrder(effect=Effect.DENY, subject=f"s{number}")
+        subjects.append(desk.access.add_rule(order, ADMIN).rule)
+        with contextlib.suppress(Killed):
+            absorb(desk, until=("before", "between", "after")[number % 3])
+    last = Desk(tmp_path, clock)
+    absorb(last, until="after")
+
+    found = find(trail.database, Filter(name="access:rule:made", limit=1000))
+    assert [each.object for each in reversed(found)] == [f"rule:{each}" for each in subjects]
+    assert {rule.rule for rule in last.access.rules()} == set(subjects)
+    assert last.access.waiting_events() == ()

@@ -15,7 +15,8 @@ from serving.core.traffic import TrafficPolicy
 from serving.inference.local import LocalEngine
 from serving.inference.registration import Phase, PhaseReport
 from serving.inference.session import OnnxSession
-from serving.settings import ControlSettings
+from serving.port_settings import ControlSettings
+from tests.folderplans import FixedSource
 from tests.plans import a_plan, a_renewal, an_endpoint
 
 DESIRED = Desired((a_plan(),), (TrafficPolicy(ModelName("doubler"), VersionName("1")),))
@@ -30,23 +31,23 @@ def clock() -> ManualClock:
 @pytest.fixture
 def plane(tmp_path: Path, clock: ManualClock) -> Iterator[Plane]:
     publisher = SnapshotPublisher(
-        versions=DESIRED.versions,
-        policies=DESIRED.policies,
         path=tmp_path / "snapshot.json",
         restore=True,
         clock=clock,
     )
     engine = LocalEngine(load=OnnxSession.load, clock=clock)
     with ThreadPoolExecutor(max_workers=1) as executor:
-        reconciler = Reconciler(engine, DESIRED.plans, period_s=1, executor=executor, clock=clock)
-        yield Plane(
-            DESIRED,
+        reconciler = Reconciler(engine, period_s=1, executor=executor, clock=clock)
+        plane = Plane(
+            FixedSource(DESIRED),
             engine="local",
             reconciler=reconciler,
             publisher=publisher,
             settings=SETTINGS,
             clock=clock,
         )
+        plane.look()
+        yield plane
 
 
 async def test_new_replica_reaches_waiting_gateways_at_once(plane: Plane) -> None:
@@ -80,7 +81,7 @@ async def test_silent_replica_is_taken_out_without_anybody_asking(
     plane.renew(a_renewal("a"))
     before = await plane.snapshot(0, wait_s=0)
     assert before is not None
-    keeping = asyncio.create_task(plane.keep_leases())
+    keeping = asyncio.create_task(plane.run())
     clock.advance(11)
 
     after = await plane.snapshot(before.epoch, wait_s=5)

@@ -70,7 +70,9 @@ def clock() -> ManualClock:
 @pytest.fixture
 def reconciler(engine: MemoryEngine, clock: ManualClock) -> Iterator[Reconciler]:
     with ThreadPoolExecutor(max_workers=1) as executor:
-        yield Reconciler(engine, [ONE, TWO], period_s=0.01, executor=executor, clock=clock)
+        reconciler = Reconciler(engine, period_s=0.01, executor=executor, clock=clock)
+        reconciler.want([ONE, TWO])
+        yield reconciler
 
 
 async def settle(reconciler: Reconciler) -> None:
@@ -106,6 +108,17 @@ def test_predecessor_stays_until_its_successor_runs() -> None:
     assert Delete(OLD_ONE.name) == next_step([ONE], when_running, {}, now_ns=0)
 
 
+def test_version_that_gateways_know_is_not_deleted() -> None:
+    """What is kept stays although nobody desires it; the old one of two of its kind does not."""
+    reported = {ONE.name: RUNNING, TWO.name: RUNNING, OLD_ONE.name: RUNNING}
+
+    assert (
+        next_step([TWO], {TWO.name: RUNNING, ONE.name: RUNNING}, {}, now_ns=0, kept={ONE.key})
+        is None
+    )
+    assert Delete(OLD_ONE.name) == next_step([ONE], reported, {}, now_ns=0, kept={TWO.key})
+
+
 def test_nothing_is_asked_of_an_application_that_is_being_deleted() -> None:
     """Deleting takes its time; the name is used again only when it is free."""
     assert next_step([ONE], {ONE.name: DELETING, TWO.name: DELETING}, {}, now_ns=0) is None
@@ -129,6 +142,33 @@ async def test_reconciling_twice_deploys_once(reconciler: Reconciler, engine: Me
     assert engine.calls == [("deploy", ("one@1", "two@1"))]
 
 
+async def test_nothing_happens_before_it_is_known_what_should_run(
+    engine: MemoryEngine, clock: ManualClock
+) -> None:
+    """A control process whose registry is away deletes nothing and deploys nothing."""
+    engine.applications[ONE.name] = RUNNING
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        unknowing = Reconciler(engine, period_s=1, executor=executor, clock=clock)
+        await settle(unknowing)
+
+    assert (engine.calls, list(unknowing.reported)) == ([], [ONE.name])
+
+
+async def test_wishes_change_while_it_runs(reconciler: Reconciler, engine: MemoryEngine) -> None:
+    """What is no longer wanted goes, announced before; what is new comes, without a wait."""
+    announced: list[str] = []
+    reconciler.withdrawing = announced.append
+    await settle(reconciler)
+    reconciler.want([TWO, OLD_ONE])
+    await settle(reconciler)
+
+    assert engine.calls[1:] == [("deploy", ("one@1",)), ("delete", (ONE.name,))]
+    assert announced == []
+    reconciler.want([TWO])
+    await settle(reconciler)
+    assert announced == ["one@1"]
+
+
 async def test_new_reconciler_touches_nothing_that_runs(
     reconciler: Reconciler, engine: MemoryEngine, clock: ManualClock
 ) -> None:
@@ -136,7 +176,8 @@ async def test_new_reconciler_touches_nothing_that_runs(
     await settle(reconciler)
     engine.calls.clear()
     with ThreadPoolExecutor(max_workers=1) as executor:
-        again = Reconciler(engine, [ONE, TWO], period_s=1, executor=executor, clock=clock)
+        again = Reconciler(engine, period_s=1, executor=executor, clock=clock)
+        again.want([ONE, TWO])
         await settle(again)
 
     assert engine.calls == []

@@ -9,13 +9,14 @@ from serving.control.status import VersionState, version_status
 from serving.core.models import ModelName, VersionName
 from serving.core.traffic import TrafficPolicy
 from serving.inference.plans import ApplicationReport
-from serving.inference.registration import Phase
+from serving.inference.registration import PhaseReport
 from tests.plans import a_plan, a_renewal, an_endpoint
 
 PLAN = a_plan()
 DESIRED = Desired((PLAN,), (TrafficPolicy(ModelName("doubler"), VersionName("1")),))
 LEASE = Lease(an_endpoint("a"), renewed_ns=0, renewal=a_renewal("a"))
 FAILURE = Failure("no such file", attempts=1, retry_ns=0)
+LOADING = PhaseReport("doubler", "1", "loading")
 STARTING = ApplicationReport("starting")
 
 
@@ -25,7 +26,7 @@ class Known:
 
     leases: tuple[Lease, ...] = ()
     failure: Failure | None = None
-    phase: Phase | None = None
+    phase: PhaseReport | None = None
     report: ApplicationReport | None = STARTING
 
 
@@ -34,10 +35,10 @@ class Known:
     [
         (Known(report=None), "waiting"),
         (Known(), "starting"),
-        (Known(phase="loading"), "loading"),
-        (Known(phase="warming"), "warming"),
-        (Known(phase="loading", failure=FAILURE), "failed"),
-        (Known(phase="loading", failure=FAILURE, leases=(LEASE,)), "ready"),
+        (Known(phase=LOADING), "loading"),
+        (Known(phase=PhaseReport("doubler", "1", "warming")), "warming"),
+        (Known(phase=LOADING, failure=FAILURE), "failed"),
+        (Known(phase=LOADING, failure=FAILURE, leases=(LEASE,)), "ready"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -18,7 +18,8 @@ from serving.edge.http import HttpServer
 from serving.edge.rest import RestApplication
 from serving.errors import ServingError
 from serving.gateway.forming import Frame
-from serving.settings import AccessSettings, HttpSettings
+from serving.port_settings import HttpSettings
+from serving.settings import AccessSettings
 from tests.edge.wire import Answer, MemoryTransport, parse_answers, request
 from tests.gateway.stand import Stand, a_stand
 

@@ -15,7 +15,7 @@ from serving.core.principals import Principal, Role
 from serving.edge.access_admin import AccessRoutes
 from serving.edge.http import HttpServer
 from serving.edge.routes import Headers, Router
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 from tests.desks import Desk
 
 KEYS = "/v1/access/keys"

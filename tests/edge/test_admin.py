@@ -19,7 +19,8 @@ from serving.edge.http import HttpServer
 from serving.edge.queries import MAX_WAIT_S
 from serving.edge.routes import Router
 from serving.inference.registration import PhaseReport, Renewal
-from serving.settings import AccessSettings, HttpSettings
+from serving.port_settings import HttpSettings
+from serving.settings import AccessSettings
 from tests.plans import a_renewal, an_endpoint
 
 SECRET = secrets.token_hex(32)

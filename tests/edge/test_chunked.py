@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from serving.edge.chunked import ChunkedBody
 from serving.errors import BodyTooLarge, HeadTooLarge, MessageInvalid, ServingError
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 from tests.strategies import chunked, segmentations
 
 HEAD = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -21,7 +21,7 @@ from serving.edge.compression import (
     unpack,
 )
 from serving.errors import BodyTooLarge, EncodingInvalid, EncodingUnsupported
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 MIB = 1 << 20
 LIMITS = HttpSettings(max_unpacked_bytes=4 * MIB, max_unpack_ratio=100)

@@ -9,7 +9,7 @@ from serving.edge.connection import LINGER_S, SWEEP_S, Application, Connection, 
 from serving.edge.heads import Head
 from serving.edge.http import HttpServer
 from serving.errors import MessageInvalid, ServingError
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 from tests.edge.wire import (
     Answer,
     Echo,

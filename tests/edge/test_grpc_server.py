@@ -12,7 +12,7 @@ from serving.core.principals import Role
 from serving.edge import inference_pb2
 from serving.edge.grpc_server import SERVICES, GrpcServer
 from serving.errors import AddressInUse, SettingInvalid
-from serving.settings import GrpcSettings
+from serving.port_settings import GrpcSettings
 from tests.edge.certificates import Authority
 from tests.edge.grpc_wire import (
     INFER,

@@ -14,7 +14,7 @@ from serving.errors import (
     ServingError,
     TargetTooLong,
 )
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 from tests.edge.wire import request
 from tests.strategies import heads
 

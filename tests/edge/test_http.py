@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 from tests.edge.wire import (
     LOOPS,
     Client,

@@ -28,7 +28,7 @@ VARIANTS = [
     *(
         key.replace("{model}", "{model}/versions/{version}")
         for key in OPERATIONS
-        if " /v2/models/{model}" in key
+        if " /v2/models/{model}" in key and not key.endswith("/outcomes")
     ),
 ]
 

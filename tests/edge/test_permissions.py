@@ -7,20 +7,22 @@ import grpc  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # neither does it
 
+from serving.access.issuers import Issuers
 from serving.access.permissions import CONTROL, GRPC, INFERENCE, INTROSPECTION, METRICS, Door
 from serving.access.state import AccessState, Effect, Rule
+from serving.app.control_access import ControlAccess
+from serving.app.directory import DataDirectory
 from serving.app.introspection import Introspection
+from serving.app.registry_access import RegistryAccess
 from serving.app.scrape import MetricsPort
 from serving.core.clock import ManualClock
 from serving.core.principals import Action
 from serving.edge import inference_pb2
-from serving.edge.access_admin import AccessRoutes
-from serving.edge.admin import ControlRoutes, introspection_routes
+from serving.edge.admin import introspection_routes
 from serving.edge.grpc_gate import Gate, Method
 from serving.edge.grpc_server import SERVICES
 from serving.edge.routes import Route
 from serving.settings import Settings
-from tests.desks import Desk
 from tests.edge.grpc_wire import STREAM, caller, encoded, rows
 from tests.edge.port import InferencePort
 from tests.edge.test_admin import NotedPlane
@@ -40,16 +42,18 @@ def test_az_01_inference_port_serves_what_is_listed(tmp_path: Path) -> None:
     assert names(InferencePort(tmp_path).application.router.routes) == set(INFERENCE)
 
 
-def test_az_01_control_port_serves_what_is_listed(tmp_path: Path) -> None:
-    """The control port is two tables in one."""
-    desk = Desk(tmp_path, ManualClock())
-    control = ControlRoutes(
-        NotedPlane(), authentication=desk.authenticator, secret=bytes(4).hex(), clock=desk.clock
-    )
+async def test_az_01_control_port_serves_what_is_listed(tmp_path: Path) -> None:
+    """The control port is many tables in one: those of every part of the control plane."""
+    settings, clock = Settings(data_dir=tmp_path), ManualClock()
+    directory = DataDirectory.at(tmp_path)
+    issuers = Issuers.open(directory.keys, settings.access, clock)
+    access = ControlAccess(settings, issuers, directory=directory, clock=clock)
+    registry = RegistryAccess(settings, directory, held=(), clock=clock)
 
-    routes = [*control.routes(), *AccessRoutes(desk.access, desk.keys).routes()]
+    router = access.router(NotedPlane(), registry.routes())
 
-    assert names(routes) == set(CONTROL)
+    assert names(router.routes) == set(CONTROL)
+    registry.close()
 
 
 def test_az_01_sockets_and_metrics_port_serve_what_is_listed() -> None:
@@ -102,7 +106,7 @@ def test_p16_only_probes_are_open() -> None:
     open_calls = {path.rpartition("/")[2] for path, needs in GRPC.items() if needs is Door.OPEN}
 
     assert (open_paths, open_calls) == (PROBES, GRPC_PROBES)
-    assert all(isinstance(needs, Action) for needs in CONTROL.values())
+    assert all(isinstance(needs, Action) or needs is Door.KNOWN for needs in CONTROL.values())
 
 
 class BrokenCheck:

@@ -9,7 +9,7 @@ from serving.core.principals import Action, Principal, Role
 from serving.edge.heads import parse_head
 from serving.edge.routes import NOBODY, Headers, Reply, Request, Route, Router
 from serving.errors import NotReady, ServingError, Unauthenticated
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 from tests.edge.wire import Answer, assert_problem, parse_answers, request, turn
 
 
@@ -22,6 +22,12 @@ class Asking:
 
     def send(self, payload: bytes) -> None:
         self.written += payload
+
+    def send_refusal(self, payload: bytes) -> None:
+        self.send(payload)
+
+    def peer(self) -> str:
+        return "192.0.2.7"
 
     def watch(self, gone: Callable[[], object]) -> None:
         self.leave = gone

@@ -22,7 +22,7 @@ from serving.edge.http import HttpServer
 from serving.edge.problems import response
 from serving.edge.tls import ServerTls
 from serving.errors import ServingError
-from serving.settings import HttpSettings
+from serving.port_settings import HttpSettings
 
 PATIENCE_S: Final = 10.0
 CLOSED: Final = b""

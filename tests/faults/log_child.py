@@ -9,12 +9,12 @@ from serving.core.clock import SystemClock
 from serving.errors import ServingError
 from serving.predictionlog.records import encode_predictions
 from serving.predictionlog.writer import PredictionLogWriter
-from tests.logs import DOUBLER, SETTINGS, a_request, facts
+from tests.logs import DOUBLER, SETTINGS, SIGNER, a_request, facts
 
 
 async def record_for_ever(directory: Path) -> None:
     settings = SETTINGS.model_copy(update={"segment_bytes": 64 * 1024})
-    log = PredictionLogWriter(directory, settings=settings, clock=SystemClock())
+    log = PredictionLogWriter(directory, settings=settings, clock=SystemClock(), signer=SIGNER)
     await log.start()
     number = log.define(DOUBLER)
     room = asyncio.Semaphore(16)

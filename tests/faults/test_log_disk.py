@@ -20,6 +20,8 @@ from serving.predictionlog.verification import verify
 from serving.predictionlog.writer import PredictionLogWriter
 from tests.logs import (
     SETTINGS,
+    SIGNER,
+    TRUSTED,
     FaultyFiles,
     a_committer,
     a_writer,
@@ -37,7 +39,7 @@ SMALL = SETTINGS.model_copy(update={"segment_bytes": 64 * 1024})
 
 
 @pytest.mark.parametrize("nth", range(1, 6))
-def test_a_failed_sync_moves_to_a_new_segment(tmp_path: Path, nth: int) -> None:
+def test_lg_08_a_failed_write_moves_to_a_new_segment(tmp_path: Path, nth: int) -> None:
     """EIO on the n-th write: its records are written once more, elsewhere; each is found once."""
     files = FaultyFiles()
     committer = a_committer(tmp_path, files=files)
@@ -54,7 +56,7 @@ def test_a_failed_sync_moves_to_a_new_segment(tmp_path: Path, nth: int) -> None:
     assert report.damage == ()
 
 
-def test_what_a_failed_sync_left_behind_is_not_read_twice(tmp_path: Path) -> None:
+def test_lg_08_what_a_failed_sync_left_behind_is_not_read_twice(tmp_path: Path) -> None:
     """The suspect segment may hold the failed commit in full; the copy in the next one counts."""
     files = FaultyFiles()
     committer = a_committer(tmp_path, files=files)
@@ -72,7 +74,7 @@ def test_what_a_failed_sync_left_behind_is_not_read_twice(tmp_path: Path) -> Non
     assert verify(tmp_path).damage == ()
 
 
-def test_a_second_failure_refuses_until_a_probe_succeeds(tmp_path: Path) -> None:
+def test_lg_08_a_second_failure_refuses_until_a_probe_succeeds(tmp_path: Path) -> None:
     """While every write fails nothing is acknowledged; a later probe begins a new segment."""
     files, clock = FaultyFiles(), ManualClock()
     committer = a_committer(tmp_path, files=files, clock=clock)
@@ -98,7 +100,7 @@ def test_a_second_failure_refuses_until_a_probe_succeeds(tmp_path: Path) -> None
     assert verify(tmp_path).damage == ()
 
 
-async def test_recording_resumes_without_a_restart(tmp_path: Path) -> None:
+async def test_lg_08_recording_resumes_without_a_restart(tmp_path: Path) -> None:
     """A disk that fails for a while costs refusals, and is probed until it works again."""
     files = FaultyFiles()
     log = a_writer(tmp_path, files=files)
@@ -118,7 +120,7 @@ async def test_recording_resumes_without_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", sorted(OUT_OF_SPACE))
-def test_a_full_disk_keeps_the_segment(tmp_path: Path, code: int) -> None:
+def test_lg_10_lg_11_a_full_disk_keeps_the_segment(tmp_path: Path, code: int) -> None:
     """Out of space is no reason to suspect the segment: refused records leave no trace in it."""
     files = FaultyFiles()
     committer = a_committer(tmp_path, files=files)
@@ -134,11 +136,11 @@ def test_a_full_disk_keeps_the_segment(tmp_path: Path, code: int) -> None:
     assert (type(refused), type(refusal), accepted) == (LogStorageFull, LogStorageFull, None)
     assert committer.refusal is None
     assert sequences(tmp_path) == [1, 3]
-    assert names_in(tmp_path) == ["00000001.segment", "lock"]
+    assert names_in(tmp_path) == ["00000001.segment", "head.json", "lock"]
     assert verify(tmp_path).damage == ()
 
 
-def test_a_segment_that_cannot_be_created_has_to_wait(tmp_path: Path) -> None:
+def test_lg_10_lg_14_a_segment_that_cannot_be_created_has_to_wait(tmp_path: Path) -> None:
     """Without room (or descriptors) for the next segment the current one grows."""
     for code in (errno.ENOSPC, errno.EMFILE):
         directory = tmp_path / errno.errorcode[code]
@@ -151,12 +153,14 @@ def test_a_segment_that_cannot_be_created_has_to_wait(tmp_path: Path) -> None:
         committer.close()
 
         assert sequences(directory) == list(range(1, 1001))
-        assert names_in(directory) == ["00000001.segment", "lock"]
+        assert names_in(directory) == ["00000001.segment", "head.json", "lock"]
 
 
 @pytest.mark.parametrize("nth", range(1, 34))
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_turning_over_survives_a_failure_at_any_write(tmp_path: Path, code: int, nth: int) -> None:
+def test_lg_10_turning_over_survives_a_failure_at_any_write(
+    tmp_path: Path, code: int, nth: int
+) -> None:
     """A failure while sealing, preparing or beginning a segment loses nothing acknowledged."""
     files = FaultyFiles()
     committer = a_committer(tmp_path, files=files, settings=SMALL)
@@ -175,7 +179,7 @@ def test_turning_over_survives_a_failure_at_any_write(tmp_path: Path, code: int,
     assert len(report.segments) > 1
 
 
-def test_a_full_disk_that_cannot_even_be_cut_moves_on(tmp_path: Path) -> None:
+def test_lg_10_a_full_disk_that_cannot_even_be_cut_moves_on(tmp_path: Path) -> None:
     """When what a refused write left cannot be cut off, the segment is not used again."""
     files = FaultyFiles()
     committer = a_committer(tmp_path, files=files)
@@ -199,11 +203,11 @@ def test_a_start_on_a_broken_disk_is_refused(tmp_path: Path) -> None:
         a_committer(tmp_path, files=files)
 
     a_committer(tmp_path).close()
-    assert names_in(tmp_path) == ["00000001.segment", "lock"]
+    assert names_in(tmp_path) == ["00000001.segment", "head.json", "lock"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_a_log_that_cannot_be_sealed_is_recovered(tmp_path: Path, code: int) -> None:
+def test_lg_10_a_log_that_cannot_be_sealed_is_recovered(tmp_path: Path, code: int) -> None:
     """A stop whose seal fails loses nothing; the next start seals."""
     files = FaultyFiles()
     committer = a_committer(tmp_path, files=files)
@@ -233,7 +237,7 @@ def test_room_that_cannot_be_written_ahead_is_no_loss(tmp_path: Path) -> None:
     assert verify(tmp_path).damage == ()
 
 
-async def test_little_space_refuses_newcomers_only(tmp_path: Path) -> None:
+async def test_lg_10_little_space_refuses_newcomers_only(tmp_path: Path) -> None:
     """Below `min_free_bytes` nobody new is admitted, but who was admitted is still recorded."""
     log = a_writer(tmp_path, settings=SETTINGS.model_copy(update={"min_free_bytes": 2**60}))
     await log.start()
@@ -244,7 +248,7 @@ async def test_little_space_refuses_newcomers_only(tmp_path: Path) -> None:
     await log.aclose()
 
 
-def test_a_short_write_is_completed(tmp_path: Path) -> None:
+def test_lg_09_a_short_write_is_completed(tmp_path: Path) -> None:
     """A write that took only a part, even within the footer, goes on where it ended."""
     files = FaultyFiles()
     committer = a_committer(tmp_path, files=files)
@@ -257,7 +261,94 @@ def test_a_short_write_is_completed(tmp_path: Path) -> None:
     assert verify(tmp_path).damage == ()
 
 
-async def test_a_stalled_disk_fails_its_waiters_and_not_the_loop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EINTR])
+def test_lg_09_an_interrupted_write_counts_as_a_whole(tmp_path: Path, code: int) -> None:
+    """A write that the kernel gives back is made once more as a whole, and found once."""
+    files = FaultyFiles()
+    committer = a_committer(tmp_path, files=files)
+    committer.commit(frames_of(1))
+    files.fail("write", code)
+
+    assert committer.commit(frames_of(2, 3)) is None
+
+    committer.close()
+    assert sequences(tmp_path) == [1, 2, 3]
+    assert verify(tmp_path).damage == ()
+
+
+def test_lg_14_a_head_without_a_descriptor_has_to_wait(tmp_path: Path) -> None:
+    """Out of descriptors the head is not written; recording goes on, and the next head is."""
+    files, clock = FaultyFiles(), ManualClock()
+    committer = a_committer(tmp_path, files=files, clock=clock)
+    files.break_down(errno.EMFILE, "replace", "create")
+    for n in (1, 2):
+        assert committer.commit(frames_of(n)) is None
+        clock.advance(1.0)
+        committer.tend(idle=True)
+    without = names_in(tmp_path)
+    files.repair()
+    clock.advance(1.0)
+    committer.tend(idle=True)
+
+    assert without == ["00000001.segment", "lock"]
+    assert "head.json" in names_in(tmp_path)
+    assert committer.refusal is None
+    committer.close()
+
+
+@pytest.mark.parametrize("gone", ["the newest", "all"])
+def test_lg_13_a_gap_is_never_closed_over(tmp_path: Path, gone: str) -> None:
+    """Segments removed while nobody looked: no number is used again, and verify names the gap."""
+    for first in (1, 3):
+        committer = a_committer(tmp_path)
+        committer.sequence = first + 1
+        committer.commit(frames_of(first, first + 1))
+        committer.close()
+    for segment in tmp_path.glob("*.segment"):
+        if gone == "all" or segment == newest_segment(tmp_path):
+            segment.unlink()
+
+    committer = a_committer(tmp_path)
+    following = committer.sequence = committer.sequence + 1
+    committer.commit(frames_of(following))
+    committer.close()
+
+    assert following == 5
+    assert newest_segment(tmp_path).name == "00000003.segment"
+    reasons = [finding.reason for finding in verify(tmp_path, trusted=TRUSTED).damage]
+    assert reasons == ["segment 2 was gone when this one was begun"]
+
+
+@pytest.mark.parametrize(("durability", "damage"), [("process", 0), ("fsync", 1)])
+def test_lg_05_what_a_power_cut_cost_is_told(
+    tmp_path: Path, durability: str, damage: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Commits that the signed head counted and the restart does not find are told and sealed."""
+    settings = SETTINGS.model_copy(update={"durability": durability})
+    clock = ManualClock()
+    committer = a_committer(tmp_path, settings=settings, clock=clock)
+    for n in range(1, 6):
+        committer.sequence = n
+        committer.commit(frames_of(n))
+    clock.advance(2.0)
+    committer.tend(idle=True)
+    committer.give_up()
+    segment = tmp_path / "00000001.segment"
+    content = segment.read_bytes()
+    segment.write_bytes(content[: content.index(frames_of(4)[0])])
+    (tmp_path / "lock").unlink()
+
+    again = a_committer(tmp_path, settings=settings)
+    again.close()
+
+    report = verify(tmp_path, trusted=TRUSTED)
+    assert report.segments[0].lost_commits == 2
+    assert "2 commits that were recorded are gone, up to sequence 5" in caplog.text
+    assert len(report.damage) == damage
+    assert again.sequence == 5
+
+
+async def test_lg_12_a_stalled_disk_fails_its_waiters_and_not_the_loop(tmp_path: Path) -> None:
     """Who waits longer than `commit_timeout_s` is told; the late record may exist, unanswered."""
     files = FaultyFiles()
     log = a_writer(
@@ -302,7 +393,7 @@ async def test_closing_does_not_wait_for_a_dead_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut"])
-async def test_harm_from_outside_is_noticed(tmp_path: Path, harm: str) -> None:
+async def test_lg_13_harm_from_outside_is_noticed(tmp_path: Path, harm: str) -> None:
     """A segment removed or cut while open is left within a second, for a new one."""
     log = a_writer(tmp_path)
     await log.start()
@@ -326,7 +417,7 @@ def newest_segment_name(directory: Path) -> str:
     return max([name for name in names_in(directory) if name != "lock"], default="")
 
 
-async def test_a_removed_directory_refuses(tmp_path: Path) -> None:
+async def test_lg_13_a_removed_directory_refuses(tmp_path: Path) -> None:
     """Without its directory the log refuses; once it is back, recording goes on."""
     directory = tmp_path / "log"
     log = a_writer(directory)
@@ -407,7 +498,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.faults
-async def test_a_really_full_disk_refuses_and_recovers(small_disk: Path) -> None:
+async def test_lg_10_a_really_full_disk_refuses_and_recovers(small_disk: Path) -> None:
     """On 16 MiB: 503 when full, every acknowledged record there, and on again once there is space."""
     ballast = small_disk / "ballast"
     write_zeros(ballast, 8 * 1024 * 1024)
@@ -426,7 +517,7 @@ async def test_a_really_full_disk_refuses_and_recovers(small_disk: Path) -> None
 
 
 @pytest.mark.faults
-async def test_a_start_on_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:
+async def test_lg_10_a_start_on_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:
     """A full disk does not stop the start; the log opens as soon as there is space."""
     ballast = small_disk / "ballast"
     (small_disk / "log").mkdir()
@@ -461,11 +552,11 @@ def write_zeros(path: Path, size_bytes: int) -> None:
 
 
 @pytest.mark.faults
-async def test_a_file_size_limit_is_no_death(tmp_path: Path) -> None:
+async def test_lg_11_a_file_size_limit_is_no_death(tmp_path: Path) -> None:
     """Beyond RLIMIT_FSIZE the kernel would send SIGXFSZ: it is a full disk, not the end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Commits in this process, which the limit is for.
-    log = PredictionLogWriter(tmp_path, settings=SETTINGS, clock=SystemClock())
+    log = PredictionLogWriter(tmp_path, settings=SETTINGS, clock=SystemClock(), signer=SIGNER)
     await log.start()
     resource.setrlimit(resource.RLIMIT_FSIZE, (300 * 1024, hard))
     try:

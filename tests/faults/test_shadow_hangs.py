@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from serving.artifacts.bundles import Bundle
 from serving.core.models import ModelVersion
 from serving.core.predictions import Fate
 from serving.core.tensors import Array
+from serving.engine_settings import InferenceSettings
 from serving.inference.hosting import Session
 from serving.inference.session import OnnxSession
-from serving.settings import InferenceSettings
 from tests.instances import Instance
 from tests.load import Callers
 from tests.places import InProcess, Place, eventually_async, replicas_of
@@ -51,8 +52,8 @@ def go() -> Iterator[threading.Event]:
 
 @pytest.fixture
 async def in_process(tmp_path: Path, go: threading.Event) -> AsyncIterator[InProcess]:
-    def load(version: ModelVersion, artifact: Path, *, settings: InferenceSettings) -> Session:
-        session = OnnxSession.load(version, artifact, settings=settings)
+    def load(version: ModelVersion, bundle: Bundle, *, settings: InferenceSettings) -> Session:
+        session = OnnxSession.load(version, bundle, settings=settings)
         return Hanging(session, go) if version.key == "doubler@2" else session
 
     shadow = {"max_queued_rows": 8, "deadline_s": 0.3}

@@ -12,11 +12,12 @@ TWO_ROWS = {"inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP32", "data"
 
 @pytest.fixture
 async def limited(tmp_path: Path) -> InProcess:
-    """`few` may ask 3 times a day; `rows` may use one row a day; others what they want."""
+    """`few` may ask 3 times a day; `rows` may use one row a day; `one` may have one request inside."""
     product = InProcess(tmp_path)
     rules = [
         {"subject": "few", "requests_per_day": 3},
         {"subject": "rows", "rows_per_day": 1},
+        {"subject": "one", "concurrent": 1},
     ]
     product.settings = product.settings.model_validate(
         {**product.settings.model_dump(), "quotas": rules}
@@ -55,3 +56,14 @@ async def test_rows_are_charged_when_they_were_answered(limited: InProcess) -> N
     await limited.aclose()
 
     assert statuses == [200, 429]
+
+
+async def test_a_place_comes_back_with_every_answer(limited: InProcess) -> None:
+    """One request at a time: whatever becomes of it, refused bodies included, the next may come."""
+    async with limited.place.client("one") as client:
+        statuses = [
+            (await client.post(INFER, json=body)).status_code for body in [TWO_ROWS, {}] * 5
+        ]
+    await limited.aclose()
+
+    assert statuses == [200, 400] * 5

@@ -28,6 +28,7 @@ from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call, InferenceRequest, ShapeKey
 from serving.gateway.forming import Frame, Outcomes
 from serving.gateway.pipeline import Pipeline
+from serving.gateway.recording import Recorder
 from serving.gateway.telemetry import CallTelemetry
 from serving.predictionlog.format import Definition
 from serving.predictionlog.records import decode_fixed, decode_prediction
@@ -376,7 +377,7 @@ def a_stand(folder: Path, *, api_keys: ApiKeyCheck | None = None, **groups: Any)
     pipeline = Pipeline(
         settings,
         authenticator=Authenticator([issuer.trusted], settings.access, api_keys=api_keys),
-        log=log,
+        recorder=Recorder(log),
         telemetry=CallTelemetry(
             metrics,
             RequestTracing(settings.telemetry, clock, service_name="test"),

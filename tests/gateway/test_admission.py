@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from serving.errors import CallerLimitReached, Overloaded, QueueFull, ServingError
 from serving.gateway.admission import Admission, Share
-from serving.settings import AdmissionSettings
+from serving.gateway_settings import AdmissionSettings
 
 SMALL = AdmissionSettings(
     max_in_flight=3,

@@ -12,9 +12,10 @@ from serving.core.clock import SystemClock
 from serving.core.predictions import Fate
 from serving.core.tensors import Array
 from serving.errors import ModelFailed
+from serving.gateway_settings import ChannelSettings
 from serving.inference.channel import Channel
 from serving.inference.listener import ReplicaListener
-from serving.settings import ChannelSettings
+from serving.inference.places import UnixPlace
 from tests.gateway.stand import DOUBLER, Client, Stand, a_snapshot
 from tests.inference.runners import PATIENCE_S, HeldRunner, double
 from tests.plans import an_endpoint
@@ -50,7 +51,7 @@ class Replica:
         self._listener = ReplicaListener(
             self.runner,
             replica="r1",
-            path=path,
+            place=UnixPlace(path),
             channel=ChannelSettings(),
             run_timeout_s=PATIENCE_S,
             clock=SystemClock(),

@@ -9,7 +9,7 @@ import pytest
 from serving.edge.http import HttpServer
 from serving.edge.routes import Reply, Request, Route, Router
 from serving.gateway.keyuses import PERIOD_S, report_uses
-from serving.settings import ControlSettings, HttpSettings
+from serving.port_settings import ControlSettings, HttpSettings
 
 SECRET = secrets.token_hex(32)
 

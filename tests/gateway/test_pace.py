@@ -2,7 +2,7 @@ import pytest
 
 from serving.core.batches import BatchAnswer, BatchPart, RowFailure
 from serving.gateway.pace import FORGOTTEN_NS, NEWEST_FIRST, WELCOME, Pace
-from serving.settings import AdmissionSettings, ChannelSettings
+from serving.gateway_settings import AdmissionSettings, ChannelSettings
 from tests.plans import a_version
 
 BATCH_ROWS = 32  # of a version that says nothing else

@@ -9,8 +9,9 @@ from serving.core.clock import ManualClock
 from serving.core.principals import Principal, Role
 from serving.errors import QuotaExceeded
 from serving.gateway.buckets import Buckets
+from serving.gateway.concurrency import Concurrency
 from serving.gateway.quotas import Quotas
-from serving.settings import QuotaRule
+from serving.gateway_settings import QuotaRule
 
 SECOND_NS = 1_000_000_000
 
@@ -25,7 +26,17 @@ class Node:
     def __init__(self, path: Path, *rules: QuotaRule, workers: int = 4) -> None:
         self.clock = ManualClock()
         self.clock.advance(1.0)
-        self.workers = [Quotas(rules, Buckets.open(path), self.clock) for _ in range(workers)]
+        self.workers = [
+            Quotas(
+                rules,
+                Buckets.open(path),
+                concurrency=Concurrency.open(
+                    path.with_name("concurrency"), workers=workers, index=index
+                ),
+                clock=self.clock,
+            )
+            for index in range(workers)
+        ]
 
     def admits(self, caller: Principal, *, worker: int = 0) -> bool:
         account = self.workers[worker].of(caller)
@@ -136,7 +147,9 @@ def test_a_day_is_a_rolling_day(tmp_path: Path) -> None:
     node = Node(tmp_path / "b", rule)
     assert sum(node.admits(a_caller(), worker=i % 4) for i in range(30)) == 24
 
-    again = Quotas([rule], Buckets.open(tmp_path / "b"), node.clock).of(a_caller())
+    concurrency = Concurrency.open(tmp_path / "c", workers=1, index=0)
+    later = Quotas([rule], Buckets.open(tmp_path / "b"), concurrency=concurrency, clock=node.clock)
+    again = later.of(a_caller())
     assert again is not None
     with pytest.raises(QuotaExceeded):
         again.admit(node.clock.monotonic_ns())
@@ -153,6 +166,32 @@ def test_what_a_quiet_worker_holds_goes_back(tmp_path: Path) -> None:
     node.clock.advance(0.06)
     node.workers[0].rest()
 
-    standing = node.workers[1].of(a_caller())
+    account = node.workers[1].of(a_caller())
+    assert account is not None
+    standing = account.standing(node.clock.monotonic_ns())
     assert standing is not None
-    assert standing.standing(node.clock.monotonic_ns()).remaining == 10
+    assert standing.remaining == 10
+
+
+def test_places_are_counted_over_all_workers(tmp_path: Path) -> None:
+    """Five inside on a node of four workers, never six; one that leaves makes room for one."""
+    node = Node(tmp_path / "b", QuotaRule(concurrent=5))
+    assert [node.admits(a_caller(), worker=i % 4) for i in range(7)] == [True] * 5 + [False] * 2
+
+    inside = node.workers[3].of(a_caller())
+    assert inside is not None
+    inside.leave()
+
+    assert [node.admits(a_caller(), worker=i % 4) for i in range(2)] == [True, False]
+
+
+def test_rl_03_a_clock_that_is_set_back_neither_locks_out_nor_opens(tmp_path: Path) -> None:
+    """Limits follow monotonic time: an hour back on the wall changes nothing."""
+    node = Node(tmp_path / "b", QuotaRule(requests_per_s=10, burst_s=1))
+    assert sum(node.admits(a_caller()) for _ in range(20)) == 10
+
+    node.clock.step_wall(-3600.0)
+
+    assert not node.admits(a_caller())
+    node.clock.advance(0.5)
+    assert sum(node.admits(a_caller()) for _ in range(20)) == 5

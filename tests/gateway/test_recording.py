@@ -86,13 +86,15 @@ def test_known_definitions_are_bounded(
     assert last_used <= MAX_KNOWN_DEFINITIONS < MAX_DEFINITIONS
 
 
-def test_refusal_of_the_log_is_raised(recorder: Recorder, log: MemoryLog) -> None:
+def test_refusal_of_the_log_is_raised(
+    recorder: Recorder, log: MemoryLog, calls: list[Call]
+) -> None:
     """What cannot be recorded must not be admitted."""
-    recorder.check()
+    recorder.check(calls[0].queue)
     log.refusal = LogStorageFull("full")
 
     with pytest.raises(LogStorageFull):
-        recorder.check()
+        recorder.check(calls[0].queue)
 
 
 def test_prediction_id_is_log_and_sequence(recorder: Recorder, log: MemoryLog) -> None:

@@ -12,9 +12,10 @@ from serving.core.models import BatchLimits, ModelVersion
 from serving.core.traffic import ReplicaEndpoint
 from serving.gateway.batching import VersionQueue
 from serving.gateway.replicas import FIRST_PAUSE_S, LAST_PAUSE_S, OpenLink, ReplicaLinks
+from serving.gateway_settings import ChannelSettings
 from serving.inference.channel import Channel
 from serving.inference.listener import ReplicaListener
-from serving.settings import ChannelSettings
+from serving.inference.places import UnixPlace
 from tests.gateway.stand import DOUBLER, Client, MemoryLink, Stand, a_snapshot
 from tests.inference.runners import FunctionRunner
 from tests.plans import an_endpoint
@@ -295,7 +296,7 @@ def a_listener(path: Path) -> ReplicaListener:
     listener = ReplicaListener(
         FunctionRunner(DOUBLER),
         replica="r1",
-        path=path,
+        place=UnixPlace(path),
         channel=ChannelSettings(),
         run_timeout_s=5,
         clock=SystemClock(),

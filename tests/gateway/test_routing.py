@@ -4,8 +4,8 @@ import pytest
 
 from serving.core.clock import ManualClock
 from serving.core.models import BatchLimits, ModelName, ModelVersion, VersionName
-from serving.core.traffic import Snapshot, TrafficPolicy
-from serving.errors import ModelNotFound
+from serving.core.traffic import Snapshot, Tombstone, TrafficPolicy
+from serving.errors import ModelNotFound, ModelRetired, NoReplica
 from serving.gateway.batching import VersionQueue
 from serving.gateway.routing import RoutingTable
 from tests.gateway.stand import CANDIDATE, DOUBLER, Stand, Telling, Turns, a_queue, a_snapshot
@@ -89,3 +89,45 @@ def test_pipeline_swaps_the_table_at_once(stand: Stand) -> None:
 
     assert old.choose("doubler").stable.version == DOUBLER
     assert stand.pipeline.table.choose("doubler").stable.version == CANDIDATE
+
+
+GRAVE = Tombstone(ModelName("doubler"), VersionName("1"), retired_s=10, successor="doubler@2")
+OLDER = Tombstone(ModelName("doubler"), VersionName("0"), retired_s=5)
+
+
+def test_retired_model_tells_whom_to_ask_instead() -> None:
+    """The one that was retired last is the one that callers look for; the name is never free."""
+    table = a_table(Snapshot(epoch=2, tombstones=(GRAVE, OLDER)))
+
+    with pytest.raises(ModelRetired, match="doubler@1 was retired; ask doubler@2") as told:
+        table.choose("doubler")
+    assert told.value.successor == "doubler@2"
+    with pytest.raises(ModelRetired, match="doubler@0"):
+        table.pinned("doubler", "0")
+
+
+def test_retired_version_is_told_beside_the_one_that_answers() -> None:
+    """A caller who names it hears what became of it; whoever names none is answered."""
+    table = a_table(replace(a_snapshot(CANDIDATE, shadows=()), tombstones=(GRAVE,)))
+
+    assert table.choose("doubler").stable.version == CANDIDATE
+    with pytest.raises(ModelRetired):
+        table.check_grave("doubler", "1")
+    table.check_grave("doubler", "2")
+
+
+def test_policy_with_nothing_to_answer_asks_callers_to_retry() -> None:
+    """A version that must not run is missing, not unknown."""
+    snapshot = a_snapshot()
+    table = a_table(replace(snapshot, versions=()))
+
+    with pytest.raises(NoReplica):
+        table.choose("doubler")
+    assert table.unready == []
+
+
+def test_readiness_waits_for_what_policies_name() -> None:
+    """Neither for a version that comes nor for one that goes."""
+    table = a_table(a_snapshot(shadows=()))
+
+    assert (table.unready, set(table.queues)) == (["doubler@1"], {"doubler@1", "doubler@2"})

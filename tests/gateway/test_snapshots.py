@@ -11,7 +11,7 @@ from serving.core.traffic import Snapshot
 from serving.edge.http import HttpServer
 from serving.edge.routes import Reply, Request, Route, Router
 from serving.gateway.snapshots import WAIT_S, Follower
-from serving.settings import ControlSettings, HttpSettings
+from serving.port_settings import ControlSettings, HttpSettings
 from tests.gateway.stand import a_snapshot
 
 SECRET = "a" * 64

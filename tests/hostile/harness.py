@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
+from serving.artifacts.bundles import Bundle
 from serving.core.models import ModelVersion
 from serving.core.tensors import Array
+from serving.engine_settings import InferenceSettings
 from serving.inference.hosting import Session
 from serving.inference.session import OnnxSession
 from serving.registry.folder import load_catalogue
-from serving.settings import InferenceSettings
 from tests.conformance.shelf import Shelf
 from tests.hostile.callers import Caller
 from tests.inference.runners import HeldRunner
@@ -76,11 +77,11 @@ class Harness:
             return (await client.get(f"/v2/models/{model}/ready")).is_success
 
     def _load(
-        self, version: ModelVersion, artifact: Path, *, settings: InferenceSettings
+        self, version: ModelVersion, bundle: Bundle, *, settings: InferenceSettings
     ) -> Session:
         function = self._functions.get(version.model)
         if function is None:
-            return OnnxSession.load(version, artifact, settings=settings)
+            return OnnxSession.load(version, bundle, settings=settings)
         self.sessions[version.model] = FakeSession(version, function)
         return self.sessions[version.model]
 

@@ -17,15 +17,16 @@ from onnx import helper
 
 from serving.core.predictions import Fate
 from serving.core.tensors import Array
+from serving.engine_settings import InferenceSettings
 from serving.errors import ModelFailed, ReplicaLost
 from serving.inference.session import OnnxSession
 from serving.registry.folder import DEFAULT_MODELS_DIR, load_catalogue
-from serving.settings import InferenceSettings
 from tests.hostile.callers import Caller, Reply
 from tests.hostile.harness import Harness, Model, Served
 from tests.inference import graphs
 from tests.inference.runners import double
 from tests.places import eventually
+from tests.releases import bundle_of
 
 REQUESTS: Final = int(os.environ.get("BT_REQUESTS", "1200"))
 CALLERS: Final = 12
@@ -134,7 +135,7 @@ def test_bt_03_alone_and_in_batches(model: str, tolerance: float) -> None:
     """Rows answered one by one and in batches of 2, 3, 8 and 32 agree within the tolerance."""
     entry = load_catalogue(DEFAULT_MODELS_DIR).entry(model, "1")
     session = OnnxSession.load(
-        entry.version, entry.artifact, settings=InferenceSettings(device="cpu")
+        entry.version, bundle_of(entry.artifact), settings=InferenceSettings(device="cpu")
     )
     declared = entry.version.inputs[0]
     rows = np.random.default_rng(1).integers(0, 9, (32, *declared.row_shape)).astype(declared.dtype)

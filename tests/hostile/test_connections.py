@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from serving.settings import AdmissionSettings
+from serving.gateway_settings import AdmissionSettings
 from tests.catalogue import write_models
 from tests.edge.wire import Client
 from tests.hostile.crowds import affordable

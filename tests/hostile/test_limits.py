@@ -10,7 +10,8 @@ import pytest
 from serving.access.issuer import LocalIssuer
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
-from serving.settings import AccessSettings, HttpSettings
+from serving.port_settings import HttpSettings
+from serving.settings import AccessSettings
 from tests.edge.wire import assert_problem, request
 from tests.hostile.cases import Case
 from tests.hostile.product import SHORT, Product

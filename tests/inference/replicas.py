@@ -12,9 +12,10 @@ from serving.core.clock import Clock, SystemClock
 from serving.core.models import BatchLimits, ModelVersion
 from serving.core.tensors import Array, TensorSpecification
 from serving.errors import ModelFailed
+from serving.gateway_settings import ChannelSettings
 from serving.inference.listener import BatchTracing, ReplicaListener
+from serving.inference.places import UnixPlace
 from serving.inference.running import Runner
-from serving.settings import ChannelSettings
 from tests.inference.peers import Peer, eventually
 from tests.inference.runners import HeldRunner, double
 from tests.plans import a_version
@@ -72,7 +73,7 @@ class World:
         return ReplicaListener(
             runner,
             replica="r-17",
-            path=self.path,
+            place=UnixPlace(self.path),
             channel=ChannelSettings(max_message_bytes=LIMIT),
             run_timeout_s=run_timeout_s,
             clock=clock or SystemClock(),

@@ -9,6 +9,7 @@ import pytest
 from serving.core.batches import BatchAnswer, BatchPart, RowBatch, RowFailure, TensorBlock
 from serving.core.clock import ManualClock
 from serving.core.models import Digest
+from serving.gateway_settings import ChannelSettings
 from serving.inference.channel import Channel
 from serving.inference.frames import (
     PREFIX,
@@ -21,7 +22,6 @@ from serving.inference.frames import (
     encode_hello,
     encode_refusal,
 )
-from serving.settings import ChannelSettings
 from tests.inference.messages import plain_batch
 from tests.plans import a_version, an_endpoint
 
@@ -167,7 +167,7 @@ async def test_replica_that_is_not_there_raises(tmp_path: Path, clock: ManualClo
         await channel.connect()
 
     channel.endpoint = replace(channel.endpoint, address="tcp:elsewhere:1")
-    with pytest.raises(OSError, match="not an address of this node"):
+    with pytest.raises(OSError, match=r"not an address that channel\.listen permits"):
         await channel.connect()
 
 

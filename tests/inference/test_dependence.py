@@ -8,13 +8,14 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from serving.core.models import ModelVersion, Padding
 from serving.core.tensors import Array, TensorSpecification
+from serving.engine_settings import InferenceSettings
 from serving.errors import ModelFailed, OutputInvalid
 from serving.inference.dependence import DEPENDS, VARIES, find_dependence, padding_shows
 from serving.inference.padding import Padder
 from serving.inference.session import OnnxSession
-from serving.settings import InferenceSettings
 from tests.inference import graphs
 from tests.inference.replicas import VERSION
+from tests.releases import bundle_of
 
 Verdict = Callable[..., str]
 
@@ -51,7 +52,7 @@ WEIGHTS = (
 def load(folder: Path, content: bytes, version: ModelVersion | None = None) -> OnnxSession:
     artifact = graphs.write(folder, content)
     version = version or graphs.version_of(content)
-    return OnnxSession.load(version, artifact, settings=InferenceSettings(device="cpu"))
+    return OnnxSession.load(version, bundle_of(artifact), settings=InferenceSettings(device="cpu"))
 
 
 def used(nodes: Sequence[NodeProto]) -> list[TensorProto]:

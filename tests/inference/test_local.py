@@ -5,15 +5,20 @@ import msgspec
 import pytest
 
 from serving.access.keys import internal_secret
+from serving.artifact_settings import ArtifactSettings
 from serving.core.clock import SystemClock
+from serving.engine_settings import InferenceSettings
 from serving.inference.local import LocalEngine
 from serving.inference.plans import ApplicationPlan, State
 from serving.inference.registration import PhaseReport, Renewal
 from serving.inference.session import OnnxSession
-from serving.settings import ControlSettings, InferenceSettings, Settings
+from serving.port_settings import ControlSettings
+from serving.settings import Settings
 from tests.inference import graphs
 from tests.inference.recorders import ControlRecorder
+from tests.places import wait_until
 from tests.plans import an_order
+from tests.releases import Vault, flip
 
 
 @pytest.fixture
@@ -29,10 +34,10 @@ def plan(tmp_path: Path, control: ControlRecorder) -> ApplicationPlan:
     settings = Settings(
         control=ControlSettings(port=control.port, renew_s=0.01),
         inference=InferenceSettings(device="cpu"),
+        artifacts=ArtifactSettings(verify_s=0.02),
     )
     order = an_order(graphs.version_of(content), folder=tmp_path, settings=settings)
-    (tmp_path / "model.onnx").write_bytes(content)
-    return ApplicationPlan(order, min_replicas=2, max_replicas=2)
+    return ApplicationPlan(Vault(tmp_path).order(order, content), min_replicas=2, max_replicas=2)
 
 
 @pytest.fixture
@@ -99,17 +104,58 @@ def test_deleted_replicas_say_goodbye(
     assert len({each.path for each in goodbyes}) == 2
 
 
-def test_artifact_that_was_changed_is_not_run(
+def test_refused_artifact_is_reported_and_not_run(
     engine: LocalEngine, plan: ApplicationPlan, tmp_path: Path, control: ControlRecorder
 ) -> None:
-    """The digest of the bytes that are loaded decides; no lease is ever taken."""
-    (tmp_path / "model.onnx").write_bytes(graphs.doubling() + b" ")
+    """Control hears why; no lease is ever taken."""
+    (sealed,) = tmp_path.glob("artifacts/*/*.sealed")
+    flip(sealed)
 
     engine.deploy([plan])
     wait_for(engine, plan, "failed")
 
-    assert "has the SHA-256" in engine.report()[plan.name].message
+    reports = [msgspec.json.decode(each.body, type=PhaseReport) for each in control.received]
+    assert "is damaged" in engine.report()[plan.name].message
+    assert [(each.phase, each.serving) for each in reports] == [
+        ("loading", False),
+        ("refused", False),
+    ]
+    assert "is damaged" in reports[-1].reason
     assert [each for each in control.received if "endpoints" in each.path] == []
+
+
+def test_replica_whose_release_is_withdrawn_leaves(
+    engine: LocalEngine, plan: ApplicationPlan, control: ControlRecorder
+) -> None:
+    """Found while it runs: it says why, gives its lease back, and counts as failed."""
+    engine.deploy([plan])
+    wait_for(engine, plan, "running")
+
+    Path(plan.order.release).unlink()
+    wait_for(engine, plan, "failed")
+
+    assert "there is no release" in engine.report()[plan.name].message
+    wait_until(lambda: len([each for each in control.received if each.method == "DELETE"]) == 2)
+    told = [each for each in control.received if each.path.startswith("/internal/phases")]
+    last = msgspec.json.decode(told[-1].body, type=PhaseReport)
+    assert (last.phase, last.serving) == ("refused", False)
+
+
+def test_stored_artifact_damaged_while_it_runs_is_told_and_it_goes_on(
+    engine: LocalEngine, plan: ApplicationPlan, control: ControlRecorder, tmp_path: Path
+) -> None:
+    """What runs is what was verified; what is stored can start nothing new."""
+    engine.deploy([plan])
+    wait_for(engine, plan, "running")
+    (sealed,) = tmp_path.glob("artifacts/*/*.sealed")
+
+    flip(sealed)
+    wait_until(lambda: any(b"is damaged" in each.body for each in control.received))
+
+    (told, *_) = [each for each in control.received if b"is damaged" in each.body]
+    assert msgspec.json.decode(told.body, type=PhaseReport).serving
+    assert engine.report()[plan.name].state == "running"
+    assert [each for each in control.received if each.method == "DELETE"] == []
 
 
 def test_unknown_application_can_be_deleted(engine: LocalEngine) -> None:

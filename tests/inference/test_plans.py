@@ -3,8 +3,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from serving.engine_settings import InferenceSettings
 from serving.inference.plans import ApplicationPlan, ReplicaOrder, key_of, socket_path
-from serving.settings import InferenceSettings, Settings
+from serving.settings import Settings
 from tests.plans import a_plan, a_version, an_order
 
 PLAN = a_plan()

@@ -2,6 +2,7 @@ import logging
 
 import pytest
 
+from serving.engine_settings import InferenceSettings
 from serving.errors import ProviderUnavailable
 from serving.inference.providers import (
     CPU,
@@ -12,7 +13,6 @@ from serving.inference.providers import (
     check_providers,
     choose_providers,
 )
-from serving.settings import InferenceSettings
 
 EVERYTHING = (TENSORRT, CUDA, CPU)
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from serving.inference.registration import PhaseReport, Registration, Renewal
-from serving.settings import ControlSettings
+from serving.port_settings import ControlSettings
 from tests.inference.recorders import ControlRecorder
 from tests.instances import free_ports
 from tests.plans import a_renewal

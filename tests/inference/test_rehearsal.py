@@ -11,15 +11,16 @@ from structlog.testing import capture_logs
 from serving.core.batches import RowBatch, TensorBlock
 from serving.core.models import BatchLimits, ModelVersion, Padding
 from serving.core.tensors import Array, TensorSpecification
+from serving.engine_settings import InferenceSettings
 from serving.errors import ArtifactInvalid, ModelFailed
 from serving.inference.dependence import DEPENDS
 from serving.inference.rehearsal import NOT_BATCHED
 from serving.inference.session import OnnxSession
 from serving.registry.folder import DEFAULT_MODELS_DIR, load_catalogue
-from serving.settings import InferenceSettings
 from tests.inference import graphs
 from tests.inference.replicas import VERSION, World
 from tests.inference.runners import FunctionRunner, double
+from tests.releases import bundle_of
 
 WHOLE = replace(
     VERSION,
@@ -175,7 +176,9 @@ def test_a_real_model_is_padded_and_nobody_notices(tmp_path: Path) -> None:
     entry = load_catalogue(DEFAULT_MODELS_DIR).entry("sentence-embedding", "1")
     padding = replace(entry.version.padding or Padding((), ()), buckets=(16, 32))
     version = replace(entry.version, padding=padding, batching=BatchLimits(4))
-    session = OnnxSession.load(version, entry.artifact, settings=InferenceSettings(device="cpu"))
+    session = OnnxSession.load(
+        version, bundle_of(entry.artifact), settings=InferenceSettings(device="cpu")
+    )
     sample = json.loads((folder / "samples" / "request.json").read_text())
     tokens = np.array(sample["inputs"][0]["data"])[:12]
     sentences = [tokens[np.newaxis, :length] for length in (5, 12)]
@@ -229,7 +232,9 @@ def test_a_generated_mask_reaches_the_model(world: World, tmp_path: Path) -> Non
         batching=BatchLimits(4),
     )
     artifact = graphs.write(tmp_path, content)
-    session = OnnxSession.load(version, artifact, settings=InferenceSettings(device="cpu"))
+    session = OnnxSession.load(
+        version, bundle_of(artifact), settings=InferenceSettings(device="cpu")
+    )
     listener = world.build(session)
     listener.warm_up()
     listener.start()

@@ -11,15 +11,17 @@ from onnxruntime.capi import (  # type: ignore[import-untyped]
     onnxruntime_pybind11_state as native,
 )
 
+from serving.artifacts.bundles import Bundle
 from serving.core.models import Digest, ModelVersion
 from serving.core.tensors import Array, TensorSpecification
+from serving.engine_settings import InferenceSettings
 from serving.errors import ArtifactInvalid, ArtifactMissing, ModelFailed, ProviderUnavailable
 from serving.inference.providers import CPU, available_providers
 from serving.inference.samples import zeros
 from serving.inference.session import RUNTIME_ERRORS, OnnxSession, run_bound
 from serving.registry.folder import DEFAULT_MODELS_DIR, CatalogueEntry, load_catalogue
-from serving.settings import InferenceSettings
 from tests.inference import graphs
+from tests.releases import bundle_of
 
 CATALOGUE = load_catalogue(DEFAULT_MODELS_DIR)
 DEMO = [
@@ -43,7 +45,9 @@ def load(tmp_path: Path) -> Load:
     def load(content: bytes, version: ModelVersion | None = None) -> OnnxSession:
         artifact = graphs.write(tmp_path, content)
         version = version or graphs.version_of(content)
-        return OnnxSession.load(version, artifact, settings=InferenceSettings(device="cpu"))
+        return OnnxSession.load(
+            version, bundle_of(artifact), settings=InferenceSettings(device="cpu")
+        )
 
     return load
 
@@ -87,7 +91,9 @@ def test_answers_as_onnxruntime_alone_does(entry: CatalogueEntry) -> None:
     names = [tensor.name for tensor in version.outputs]
     feed = {tensor.name: a for tensor, a in zip(version.inputs, inputs, strict=True)}
 
-    session = OnnxSession.load(version, entry.artifact, settings=InferenceSettings(device="cpu"))
+    session = OnnxSession.load(
+        version, bundle_of(entry.artifact), settings=InferenceSettings(device="cpu")
+    )
 
     assert furthest(session.run(inputs), plain.run(names, feed)) <= PROMISED
 
@@ -95,7 +101,9 @@ def test_answers_as_onnxruntime_alone_does(entry: CatalogueEntry) -> None:
 def test_a_row_never_depends_on_its_neighbours(entry: CatalogueEntry) -> None:
     """Each row of a batch gets the answer that it gets alone."""
     version = entry.version
-    session = OnnxSession.load(version, entry.artifact, settings=InferenceSettings(device="cpu"))
+    session = OnnxSession.load(
+        version, bundle_of(entry.artifact), settings=InferenceSettings(device="cpu")
+    )
     inputs = inputs_for(version, ROWS)
 
     together = session.run(inputs)
@@ -109,7 +117,7 @@ def test_a_row_never_depends_on_its_neighbours(entry: CatalogueEntry) -> None:
 def test_outputs_are_as_declared(entry: CatalogueEntry) -> None:
     """Every output of a demo model has the declared datatype and an admitted shape."""
     session = OnnxSession.load(
-        entry.version, entry.artifact, settings=InferenceSettings(device="cpu")
+        entry.version, bundle_of(entry.artifact), settings=InferenceSettings(device="cpu")
     )
     outputs = session.run(zeros(entry.version, rows=3))
 
@@ -132,7 +140,7 @@ def test_refuses_the_cpu_when_a_gpu_is_required(tmp_path: Path) -> None:
     with pytest.raises(ProviderUnavailable, match="require_gpu"):
         OnnxSession.load(
             graphs.version_of(content),
-            artifact,
+            bundle_of(artifact),
             settings=InferenceSettings(device="require_gpu"),
         )
 
@@ -233,14 +241,6 @@ def test_refuses_bytes_with_another_digest(load: Load) -> None:
     assert hashlib.sha256(content).hexdigest() in refusal.value.message
 
 
-def test_refuses_an_absent_file(tmp_path: Path) -> None:
-    """A missing artifact is told apart from a wrong one."""
-    with pytest.raises(ArtifactMissing):
-        OnnxSession.load(
-            graphs.version_of(b""), tmp_path / "none.onnx", settings=InferenceSettings(device="cpu")
-        )
-
-
 @pytest.mark.parametrize(
     "content", [b"", b"no model", graphs.doubling()[:40]], ids=["empty", "text", "truncated"]
 )
@@ -261,6 +261,52 @@ def test_refuses_weights_in_another_file(
         load(graphs.outside_weights("weights.bin"))
 
 
+WEIGHTS = np.array([3, 4], dtype=np.float32).tobytes()
+OUTSIDE: dict[str, tuple[str, dict[str, bytes]]] = {
+    "absent": ("w.bin", {}),
+    "under another name": ("w.bin", {"v.bin": WEIGHTS}),
+    "too short": ("w.bin", {"w.bin": WEIGHTS[:4]}),
+    "outside of the folder": ("../w.bin", {"w.bin": WEIGHTS}),
+    "absolute": ("/w.bin", {"w.bin": WEIGHTS}),
+}
+
+
+def test_weights_of_the_artifact_itself_come_from_memory() -> None:
+    """Files beside the graph, by the names it gives them: relative to its own folder."""
+    entry = graphs.outside_weights("weights/w.bin")
+    files = {"net/model.onnx": entry, "net/weights/w.bin": WEIGHTS, "net/notes.txt": b"-"}
+    bundle = Bundle("net/model.onnx", files)
+    version = replace(graphs.version_of(b""), digest=Digest(bundle.digest))
+
+    session = OnnxSession.load(version, bundle, settings=InferenceSettings(device="cpu"))
+
+    (output,) = session.run([np.ones((1, 2), np.float32)])
+    assert output.tolist() == [[4, 5]]
+
+
+@pytest.mark.parametrize(("name", "files"), OUTSIDE.values(), ids=list(OUTSIDE))
+def test_ar_09_weights_that_the_artifact_does_not_hold_are_refused(
+    name: str, files: dict[str, bytes]
+) -> None:
+    """Nothing is looked up on disk, wherever the graph points."""
+    bundle = Bundle("model.onnx", {"model.onnx": graphs.outside_weights(name), **files})
+    version = replace(graphs.version_of(b""), digest=Digest(bundle.digest))
+
+    with pytest.raises(ArtifactInvalid, match="cannot be loaded"):
+        OnnxSession.load(version, bundle, settings=InferenceSettings(device="cpu"))
+
+
+@pytest.mark.parametrize("path", ["model.onnx", "w.bin"])
+def test_ar_17_changed_file_of_an_artifact_is_refused(path: str) -> None:
+    """The graph or its weights: the digest is over all of them."""
+    files = {"model.onnx": graphs.outside_weights("w.bin"), "w.bin": WEIGHTS}
+    version = replace(graphs.version_of(b""), digest=Digest(Bundle("model.onnx", files).digest))
+    changed = Bundle("model.onnx", {**files, path: files[path][:-1] + b"!"})
+
+    with pytest.raises(ArtifactInvalid, match="has the SHA-256"):
+        OnnxSession.load(version, changed, settings=InferenceSettings(device="cpu"))
+
+
 def test_refuses_a_fixed_batch_and_an_output_that_is_no_tensor() -> None:
     """The iris classifier shipped with ONNX Runtime is refused for both reasons at once."""
     artifact = Path(onnxruntime.__file__).parent / "datasets" / "logreg_iris.onnx"
@@ -274,7 +320,7 @@ def test_refuses_a_fixed_batch_and_an_output_that_is_no_tensor() -> None:
     )
 
     with pytest.raises(ArtifactInvalid) as refusal:
-        OnnxSession.load(version, artifact, settings=InferenceSettings(device="cpu"))
+        OnnxSession.load(version, bundle_of(artifact), settings=InferenceSettings(device="cpu"))
 
     assert "input 'float_input' has its rows fixed at 3" in refusal.value.message
     assert "output 'probabilities' is a sequence of maps" in refusal.value.message

@@ -7,17 +7,18 @@ from onnx import TensorProto, helper
 
 from serving.core.models import ModelVersion
 from serving.core.tensors import DTYPES, Array, TensorSpecification
+from serving.engine_settings import InferenceSettings
 from serving.errors import ModelFailed
 from serving.inference.session import OnnxSession
-from serving.settings import InferenceSettings
 from tests.inference import graphs
+from tests.releases import bundle_of
 
 IDENTITY = helper.make_node("Identity", ["input"], ["output"])
 
 
 def load(folder: Path, content: bytes, version: ModelVersion) -> OnnxSession:
     artifact = graphs.write(folder, content)
-    return OnnxSession.load(version, artifact, settings=InferenceSettings(device="cpu"))
+    return OnnxSession.load(version, bundle_of(artifact), settings=InferenceSettings(device="cpu"))
 
 
 def of(datatype: str, shape: tuple[int, ...], content: bytes, **names: str) -> ModelVersion:

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from loadtests.models import LAYERS, perceptron, write
+from serving.engine_settings import InferenceSettings
 from serving.inference.session import OnnxSession
 from serving.registry.folder import DEFAULT_MODELS_DIR, load_catalogue
 from serving.registry.specification import read_specification
-from serving.settings import InferenceSettings
+from tests.releases import bundle_of
 
 
 @pytest.mark.parametrize("name", list(LAYERS))
@@ -24,7 +25,7 @@ def test_writes_a_models_folder_that_can_be_served(tmp_path: Path) -> None:
     write("bench-m1", tmp_path)
     entry = load_catalogue(tmp_path).entry("bench-m1", "1")
     session = OnnxSession.load(
-        entry.version, entry.artifact, settings=InferenceSettings(device="cpu")
+        entry.version, bundle_of(entry.artifact), settings=InferenceSettings(device="cpu")
     )
     rows = np.random.default_rng(0).standard_normal((256, 64), dtype=np.float32)
 

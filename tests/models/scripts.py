@@ -4,10 +4,11 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+from serving.engine_settings import InferenceSettings
 from serving.errors import ArtifactMissing
 from serving.inference.session import OnnxSession
 from serving.registry.folder import DEFAULT_MODELS_DIR, load_catalogue
-from serving.settings import InferenceSettings
+from tests.releases import bundle_of
 
 MODELS = sorted(load_catalogue(DEFAULT_MODELS_DIR).models())
 
@@ -31,7 +32,9 @@ def session_of(model: str, version: str = "1") -> OnnxSession | None:
         entry = load_catalogue(DEFAULT_MODELS_DIR).entry(model, version)
     except ArtifactMissing:
         return None
-    return OnnxSession.load(entry.version, entry.artifact, settings=InferenceSettings(device="cpu"))
+    return OnnxSession.load(
+        entry.version, bundle_of(entry.artifact), settings=InferenceSettings(device="cpu")
+    )
 
 
 def samples(model: str) -> Path:

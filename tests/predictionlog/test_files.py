@@ -67,7 +67,7 @@ def test_a_file_system_without_synchronous_writes_will_do(
     assert (written, synced) == ([3, 3], [descriptor] * 2)
 
 
-def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
+def test_lg_15_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
     """A second holder is refused; closing, as a killed process does, frees the lock."""
     files = SystemFiles()
     held = files.lock(tmp_path / "lock")

@@ -9,7 +9,7 @@ from serving.predictionlog.verification import verify
 from tests.logs import SETTINGS, a_committer, a_request, facts, frames_of, read_all, sequences
 
 
-def test_reading_while_writing_sees_a_prefix(tmp_path: Path) -> None:
+def test_lg_19_reading_while_writing_sees_a_prefix(tmp_path: Path) -> None:
     """Whatever the writer is doing, a reader gets 1 to n without a gap and never sees damage."""
     committer = a_committer(
         tmp_path, settings=SETTINGS.model_copy(update={"segment_bytes": 64 * 1024})

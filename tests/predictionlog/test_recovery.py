@@ -5,13 +5,7 @@ import pytest
 from serving.errors import LogDamaged
 from serving.predictionlog.format import HEADER_BYTES, VERSION, closed
 from serving.predictionlog.verification import verify
-from tests.logs import a_committer, frames_of, names_in, newest_segment, sequences
-
-
-def crash(directory: Path, *, tail: bytes = b"") -> None:
-    """Leaves the newest segment as a killed writer would."""
-    segment = newest_segment(directory)
-    segment.write_bytes(segment.read_bytes()[:-116] + tail)
+from tests.logs import a_committer, crash, frames_of, names_in, newest_segment, sequences
 
 
 def test_a_sealed_log_is_left_as_it_is(tmp_path: Path) -> None:
@@ -48,7 +42,7 @@ def test_prepared_files_are_removed(tmp_path: Path) -> None:
 
     a_committer(tmp_path).close()
 
-    assert names_in(tmp_path) == ["00000001.segment", "00000004.segment", "lock"]
+    assert names_in(tmp_path) == ["00000001.segment", "00000004.segment", "head.json", "lock"]
     assert verify(tmp_path).damage == ()
 
 
@@ -88,7 +82,7 @@ def test_an_unreadable_head_does_not_stop_the_start(tmp_path: Path) -> None:
     assert [finding.reason for finding in verify(tmp_path).damage] == ["the header is damaged"]
 
 
-def test_a_later_format_is_refused(tmp_path: Path) -> None:
+def test_lg_21_a_later_format_is_refused(tmp_path: Path) -> None:
     """A segment of a later version stops the start with its name and the version known here."""
     a_committer(tmp_path).close()
     segment = newest_segment(tmp_path)
@@ -96,7 +90,7 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
     later = closed(data[:8] + (VERSION + 1).to_bytes(2, "little") + data[10 : HEADER_BYTES - 4])
     segment.write_bytes(later * 2 + data[2 * HEADER_BYTES :])
 
-    with pytest.raises(LogDamaged, match="version 2; this program reads 1"):
+    with pytest.raises(LogDamaged, match="version 3; this program reads 1 to 2"):
         a_committer(tmp_path)
 
-    assert "version 2" in verify(tmp_path).damage[0].reason
+    assert "version 3" in verify(tmp_path).damage[0].reason

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from serving.core.clock import ManualClock
+from serving.core.outcomes import Outcome
 from serving.errors import DataDirectoryInUse, LogUnavailable, ServingError
 from serving.predictionlog.format import Definition, TensorShape
+from serving.predictionlog.outcomes import decode_outcome, encode_outcome
+from serving.predictionlog.reader import SegmentReader, list_segments
 from serving.predictionlog.records import encode_predictions
 from serving.predictionlog.verification import verify
 from serving.predictionlog.writer import MAX_DEFINITIONS, PredictionLogWriter
@@ -15,7 +18,10 @@ from serving.settings import LogSettings
 from tests.logs import (
     DOUBLER,
     FAILED,
+    NOW_NS,
     SETTINGS,
+    SIGNER,
+    TRUSTED,
     FaultyFiles,
     a_request,
     a_writer,
@@ -98,7 +104,7 @@ async def test_sequences_go_on_after_a_restart(tmp_path: Path) -> None:
     await second.aclose()
 
 
-async def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+async def test_lg_15_a_second_writer_is_refused(tmp_path: Path) -> None:
     """Two writers on one directory cannot be; the first is not disturbed by the try."""
     first, second = a_writer(tmp_path), a_writer(tmp_path)
     await first.start()
@@ -171,7 +177,7 @@ async def test_too_much_pending_refuses(tmp_path: Path) -> None:
     await log.aclose()
 
 
-async def test_a_record_above_the_limit_fails_alone(tmp_path: Path) -> None:
+async def test_lg_17_a_record_above_the_limit_fails_alone(tmp_path: Path) -> None:
     """A record at the limit is kept; one byte more is refused, and its neighbours are kept."""
     number_bytes = len(encode_predictions(facts(), [a_request(1)])[0])
     settings = SETTINGS.model_copy(update={"max_record_bytes": number_bytes})
@@ -185,6 +191,45 @@ async def test_a_record_above_the_limit_fails_alone(tmp_path: Path) -> None:
     assert [type(result) for result in results] == [list, LogUnavailable, list]
     assert sequences(tmp_path) == [1, 3]
     await log.aclose()
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 4096])
+async def test_lg_17_a_record_of_any_size_comes_back(tmp_path: Path, size_bytes: int) -> None:
+    """Nothing, one byte and more: what was recorded is read, byte for byte."""
+    log = a_writer(tmp_path)
+    await log.start()
+    shape = (TensorShape("x", "UINT8", (size_bytes,)),)
+    request = a_request(log.next_sequence())
+    request.inputs, request.outputs = (b"\7" * size_bytes,), ()
+    settled: asyncio.Future[ServingError | None] = asyncio.get_running_loop().create_future()
+    number = log.define(Definition("m", "1", "", shape, ()))
+    log.append(encode_predictions(facts(number), [request]), settled.set_result)
+
+    assert await settled is None
+
+    await log.aclose()
+    [found] = read_all(tmp_path)
+    assert found.inputs[0].array.tobytes() == b"\7" * size_bytes
+
+
+async def test_events_are_recorded_and_counted_apart(tmp_path: Path) -> None:
+    """Outcomes go the way of predictions, and no figure takes them for predictions."""
+    log = a_writer(tmp_path)
+    await log.start()
+    await record(log, count=2)
+    settled: asyncio.Future[ServingError | None] = asyncio.get_running_loop().create_future()
+    outcome = Outcome("00112233445566ff-1", 0, "y", 1.5, NOW_NS, 1, "doubler", "tester", NOW_NS)
+    log.append([encode_outcome(outcome, sequence=log.next_sequence())], settled.set_result)
+
+    assert await settled is None
+
+    statistics = log.statistics()
+    assert (statistics.records, statistics.events) == (2, 1)
+    await log.aclose()
+    [segment] = verify(tmp_path, trusted=TRUSTED).segments
+    assert (segment.records, segment.events, segment.damage) == (2, 1, ())
+    [event] = SegmentReader(list_segments(tmp_path)[0]).events()
+    assert decode_outcome(event.frame, 0) == outcome
 
 
 async def test_appending_to_a_closed_log_fails(tmp_path: Path) -> None:
@@ -227,13 +272,13 @@ async def test_definitions_are_bounded(tmp_path: Path) -> None:
     await log.aclose()
 
 
-async def test_clock_steps_change_neither_order_nor_names(tmp_path: Path) -> None:
+async def test_lg_16_clock_steps_change_neither_order_nor_names(tmp_path: Path) -> None:
     """With the wall clock set to 1970 and to 2100 in between, order and file names stay."""
     clock = ManualClock()
     settings = SETTINGS.model_copy(update={"segment_bytes": 64 * 1024})
     for step_s in (0.0, -1_700_000_000.0, 4_102_444_800.0, -3600.0):
         clock.step_wall(step_s)
-        log = PredictionLogWriter(tmp_path, settings=settings, clock=clock)
+        log = PredictionLogWriter(tmp_path, settings=settings, clock=clock, signer=SIGNER)
         await log.start()
         await record(log, count=2)
         await log.aclose()

@@ -130,7 +130,7 @@ def restart(directory: Path) -> list[int]:
     return sequences(directory)
 
 
-def test_a_log_cut_anywhere_recovers_to_a_prefix(crashed: CrashedLog, tmp_path: Path) -> None:
+def test_lg_06_a_log_cut_anywhere_recovers_to_a_prefix(crashed: CrashedLog, tmp_path: Path) -> None:
     """At every byte: what was acknowledged by then is kept, nothing is invented, work goes on."""
     directory = tmp_path / "log"
     for cut in range(crashed.end + 1):
@@ -171,7 +171,7 @@ def test_a_torn_last_commit_recovers(
     shutil.rmtree(directory)
 
 
-def test_every_changed_byte_of_a_sealed_segment_is_found(
+def test_lg_07_every_changed_byte_of_a_sealed_segment_is_found(
     crashed: CrashedLog, tmp_path: Path
 ) -> None:
     """One flipped bit in each byte: verify names it, and no record is ever read differently."""

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from serving.app.location import read_location
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
 from tests.instances import CENSUS, Instance
+from tests.operators import Operator
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -29,7 +31,12 @@ MAPPED_LOOPBACK = "0000000000000000FFFF00000100007F"
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """Two versions of the census model, each a Ray Serve application."""
     folder = tmp_path_factory.mktemp("ray")
-    with Instance(folder, engine="ray", deployments=[{**CENSUS, "shadows": ["2"]}]) as running:
+    with Instance(
+        folder,
+        engine="ray",
+        deployments=[{**CENSUS, "shadows": ["2"]}],
+        control={"drain_s": 0.5},
+    ) as running:
         running.ready = running.expect("ready", within_s=120)
         yield running
 
@@ -111,6 +118,24 @@ def test_this_ray_has_every_symbol_that_is_used() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_op_03_a_cluster_without_token_authentication_is_not_used() -> None:
+    """OP-03: joining a running cluster is refused, with what to set, before anything connects."""
+    code = (
+        "from serving.engine_settings import RaySettings;"
+        "from serving.inference.cluster import RayEngine;"
+        "RayEngine(RaySettings(address='127.0.0.1:1'), locate=lambda: '127.0.0.1:1').connect()"
+    )
+    environment = {name: text for name, text in os.environ.items() if name != "RAY_AUTH_MODE"}
+
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+
+    assert done.returncode != 0
+    assert "StartFailed" in done.stderr
+    assert "RAY_AUTH_MODE=token" in done.stderr
+
+
 def test_prediction_goes_through_a_replica_that_ray_holds(instance: Instance) -> None:
     """Answered by version 1 at the first try after ready; two applications run."""
     answer = instance.infer()
@@ -151,6 +176,33 @@ def test_op_02_ray_refuses_whoever_has_no_token(instance: Instance, tmp_path: Pa
     ]
 
     assert ["joined" in each for each in said] == [False, True]
+
+
+def test_p12_version_deployed_and_moved_to_under_load_costs_no_request(instance: Instance) -> None:
+    """A fresh Ray Serve application takes over, the old one is drained and deleted; then back again."""
+    operator, stopping = Operator(instance), threading.Event()
+    answers: list[tuple[int, str]] = []
+
+    def call() -> None:
+        while not stopping.is_set():
+            answer = instance.infer()
+            answers.append((answer.status_code, answer.headers.get("serving-model-version", "")))
+
+    operator.route("census-employment", "1")
+    operator.settle(within_s=60)
+    caller = threading.Thread(target=call)
+    caller.start()
+    operator.route("census-employment", "2")
+    operator.settle(within_s=60)
+    alone = set(replicas_of(instance))
+    operator.route("census-employment", "1", "2")
+    operator.settle(within_s=60)
+    stopping.set()
+    caller.join()
+
+    assert alone == {"2"}
+    assert set(answers) == {(200, "1"), (200, "2")}
+    assert set(replicas_of(instance)) == {"1", "2"}
 
 
 def test_control_that_starts_again_finds_its_replicas(instance: Instance) -> None:

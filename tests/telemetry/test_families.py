@@ -19,10 +19,17 @@ from serving.telemetry.families import (
 from serving.telemetry.metrics import Definition, MetricFamilies
 
 UNITS = ("_total", "_seconds", "_bytes", "_ratio", "_rows", "_info")
-TABLE = table.GATEWAY_FAMILIES + REPLICA_FAMILIES + table.SUPERVISOR_FAMILIES
-COUNTED = (
-    *("serving_in_flight_requests", "serving_connections", "serving_snapshot_epoch"),
-    *("serving_process_up", "serving_access_epoch"),
+THINGS = (
+    *("_requests", "_connections", "_segments", "_records", "_events", "_files", "_nodes"),
+    *("_reports", "_open", "_ending", "_damaged", "_epoch", "_up"),
+)
+TABLE = (
+    *table.GATEWAY_FAMILIES,
+    *table.REPLICA_FAMILIES,
+    *table.LABEL_FAMILIES,
+    *table.LEDGER_FAMILIES,
+    *table.EVIDENCE_FAMILIES,
+    *table.SUPERVISOR_FAMILIES,
 )
 EXPOSED = ("serving_requests_total", "serving_request_duration_seconds", "serving_batch_rows")
 
@@ -55,9 +62,10 @@ def values(families: MetricFamilies, name: str) -> dict[tuple[str, ...], float]:
 
 @pytest.mark.parametrize("definition", TABLE, ids=lambda d: d.name)
 def test_names_follow_the_conventions(definition: Definition) -> None:
-    """Own prefix, a unit at the end, a sentence as documentation, no label that names a caller."""
+    """Own prefix, a unit or what is counted at the end, a sentence as documentation, no label that
+    names a caller."""
     assert re.fullmatch(r"serving_[a-z0-9_]+", definition.name)
-    assert definition.name.endswith(UNITS) or definition.name in COUNTED
+    assert definition.name.endswith(UNITS + THINGS)
     assert definition.documentation.endswith(".")
     assert not {"principal", "subject", "tenant", "request_id"} & set(definition.labels)
 

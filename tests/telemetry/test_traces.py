@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from serving.core.clock import ManualClock, SystemClock
-from serving.settings import TelemetrySettings
+from serving.engine_settings import TelemetrySettings
 from serving.telemetry.traces import (
     MAX_FAILURES_PER_S,
     BatchTracing,

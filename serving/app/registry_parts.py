@@ -1,0 +1,155 @@
+"""What stands behind the control port and the desired state: registry, governance, audit, artifacts.
+
+`RegistryParts.open` builds all of it over one database; `registry_access` does so when there is one.
+The deployments of the settings are applied when they changed since they were applied last, or name
+a model that has no traffic yet: what operators decide later stays decided.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any, Final, Self
+
+import msgspec
+
+from serving.app.directory import DataDirectory
+from serving.app.evidence_parts import EvidenceParts, open_trail
+from serving.artifacts.locations import open_artifacts, open_keys
+from serving.artifacts.uploads import Uploads
+from serving.audit.desk import AuditDesk
+from serving.audit.log import AuditLog
+from serving.control.admission import FolderAdmission
+from serving.control.applying import Applying
+from serving.control.changes import Applied, ApplyOrder
+from serving.control.inspections import Admitted
+from serving.control.releases import ManifestGuard, ReleaseFiles
+from serving.control.retirement import Retirement
+from serving.control.traffic import TrafficDesk
+from serving.control.uploading import UploadDesk
+from serving.core.actors import product
+from serving.core.clock import Clock
+from serving.edge.registry_admin import Desk
+from serving.governance.desk import GovernanceDesk
+from serving.governance.journal import Journal
+from serving.governance.service import Governance, Keys
+from serving.governance.webhooks import webhook_secret
+from serving.registry.desk import RegistryDesk
+from serving.registry.folder import DEFAULT_MODELS_DIR, load_catalogue
+from serving.settings import Settings
+from serving.storage.database import Database
+from serving.storage.operations import Operations
+from serving.trust.installation import installation_key, read_trusted
+
+APPLIED: Final = "deployments.applied"
+"""File of the data directory: the fingerprint of the deployments that were applied last."""
+
+REASON: Final = "the deployments of the settings"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryParts:
+    """Everything over one database. Blocks: used from the control plane's worker thread."""
+
+    settings: Settings
+    directory: DataDirectory
+    database: Database
+    journal: Journal
+    releases: ReleaseFiles
+    retirement: Retirement
+    applying: Applying
+    admitted: Admitted
+    desks: Mapping[str, Desk]
+    evidence: EvidenceParts
+
+    @classmethod
+    def open(cls, settings: Settings, directory: DataDirectory, clock: Clock) -> Self:
+        """Raises RegistryUnavailable, SchemaUnsupported, StartFailed, SpecificationInvalid."""
+        catalogue = load_catalogue(settings.models_dir or DEFAULT_MODELS_DIR)
+        store = open_artifacts(
+            settings, folder=directory.artifacts, keys_dir=directory.keys, clock=clock
+        )
+        database = Database.open(settings.registry, directory.root, clock=clock)
+        audit = AuditLog(clock)
+        keys = Keys(
+            signing=installation_key(directory.keys),
+            trusted=partial(read_trusted, directory.keys),
+            webhooks=webhook_secret(directory.keys),
+        )
+        governance = _governance(settings, keys, audit, clock)
+        registry, operations = governance.registry, Operations(database, clock)
+        admission = FolderAdmission(
+            catalogue=catalogue,
+            database=database,
+            registry=registry,
+            evidence=governance.guard,
+            book=governance.evidence,
+            waivers=governance.waivers,
+            shelf=store,
+        )
+        applying = Applying(database, registry, admission)
+        uploads = Uploads(directory.uploads, open_keys(settings.artifacts, directory.keys))
+        return cls(
+            settings=settings,
+            directory=directory,
+            database=database,
+            journal=governance.journal,
+            releases=ReleaseFiles(
+                directory.releases, governance.guard, keys.signing, keys.trusted, clock
+            ),
+            retirement=Retirement(database, audit, store, clock),
+            applying=applying,
+            admitted=Admitted(uploads, store, database, registry, governance.evidence),
+            desks={
+                "registry": RegistryDesk(registry, database, operations, shelf=store),
+                "traffic": TrafficDesk(database, registry, operations, applying),
+                "governance": GovernanceDesk(governance, database, operations),
+                "audit": AuditDesk(database),
+                "uploads": UploadDesk(
+                    uploads, registry, database, settings=settings.artifacts, clock=clock
+                ),
+            },
+            evidence=EvidenceParts(
+                database,
+                open_trail(settings, directory, database, governance=governance, clock=clock),
+                keys.webhooks,
+            ),
+        )
+
+    def apply_deployments(self) -> tuple[tuple[str, str], ...]:
+        """As far as it is due. Models that do not serve, and why."""
+        orders = [each.model_dump(mode="json") for each in self.settings.deployments]
+        file = self.directory.root / APPLIED
+        fingerprint = sha256(msgspec.json.encode(orders)).hexdigest()
+        planned = self._run(orders, plan_only=True)
+        if not file.exists() or file.read_text() != fingerprint:
+            made = self._run(orders)
+        else:
+            new = {
+                step.what
+                for step in planned.steps
+                if step.before is not None and not step.before.revision
+            }
+            made = self._run([each for each in orders if each["model"] in new])
+        file.write_text(fingerprint)
+        blocked = [(step.what, step.detail) for step in made.steps if step.kind == "blocked"]
+        return (*planned.left_out, *blocked)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _run(self, orders: list[dict[str, Any]], *, plan_only: bool = False) -> Applied:
+        order = ApplyOrder(deployments=orders, plan_only=plan_only, reason=REASON)
+        return self.applying.run(order, actor=product("settings"))
+
+
+def _governance(settings: Settings, keys: Keys, audit: AuditLog, clock: Clock) -> Governance:
+    """Its registry signs the manifest of whatever is validated."""
+    return Governance(
+        settings.governance,
+        settings.webhooks,
+        keys=keys,
+        audit=audit,
+        clock=clock,
+        guarding=lambda guard: ManifestGuard(guard, keys.signing, clock),
+    )

@@ -1,0 +1,111 @@
+"""`serving apply`: what a file says should serve, planned and made."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from serving.cli.options import Config, DataDir, Json
+from serving.cli.orders import ControlClient
+from serving.cli.output import say, say_json, table
+from serving.control.changes import DEFAULT_REASON, Applied, ApplyOrder, Step
+from serving.core.principals import Role
+from serving.errors import SettingInvalid
+
+
+def apply(
+    *,
+    file: Annotated[
+        Path, typer.Option("-f", "--file", help="YAML with `deployments`, as in a settings file.")
+    ],
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before acting.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Take the traffic of models that the file leaves out.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = DEFAULT_REASON,
+    json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make what serves what a file says: the plan is shown first, then made if you agree.
+
+    The file lists deployments as `serving up` reads them. Versions that the registry does not know yet
+    are taken from the instance's models folder. Applying a file twice changes nothing the second
+    time, so it fits a repository and a schedule.
+
+    \b
+    Examples:
+      serving apply -f production.yaml --plan
+      serving apply -f production.yaml --yes --reason "release 14"
+    """
+    order = ApplyOrder(deployments=_deployments(file), plan_only=True, prune=prune, reason=reason)
+    client = ControlClient(config, data_dir, role=Role.OPERATOR)
+    planned = client.post("/v1/apply", order, Applied)
+    if not json:
+        say(describe(planned))
+    if plan or not planned.steps:
+        if json:
+            say_json(planned)
+        return
+    if not yes and not typer.confirm("make it so?"):
+        raise typer.Exit(1)
+    made = client.post(
+        "/v1/apply",
+        ApplyOrder(deployments=order.deployments, prune=prune, reason=reason),
+        Applied,
+    )
+    if json:
+        say_json(made)
+    else:
+        say(_outcome(made))
+    if any(step.kind == "blocked" for step in made.steps):
+        raise typer.Exit(1)
+
+
+def describe(planned: Applied) -> str:
+    """The plan as text: one line for each step."""
+    rows = [(step.kind, step.what, _detail(step)) for step in planned.steps]
+    left_out = [f"left out: {model}: {reason}" for model, reason in planned.left_out]
+    text = table(("STEP", "WHAT", "HOW"), rows) if rows else "nothing to do"
+    return "\n".join([text, *left_out])
+
+
+def _detail(step: Step) -> str:
+    if step.before is None or step.after is None:
+        return step.detail
+    changes = []
+    for name in ("stable", "shadows", "scale"):
+        before, after = getattr(step.before, name), getattr(step.after, name)
+        if after is not None and before != after:
+            changes.append(f"{name} {_word(before)} -> {_word(after)}")
+    return ", ".join(changes)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(value) or "none"
+    if isinstance(value, str):
+        return value or "none"
+    most = f" to {value.max_replicas}" if value.max_replicas > value.min_replicas else ""
+    gpus = f" with {value.num_gpus:g} GPU" if value.num_gpus else ""
+    return f"{value.min_replicas}{most}{gpus}"
+
+
+def _outcome(made: Applied) -> str:
+    blocked = [step for step in made.steps if step.kind == "blocked"]
+    done = f"made {len(made.steps) - len(blocked)} steps"
+    return "\n".join([done, *(f"blocked: {step.what}: {step.detail}" for step in blocked)])
+
+
+def _deployments(file: Path) -> list[dict[str, Any]]:
+    """Raises SettingInvalid."""
+    try:
+        values = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingInvalid(f"cannot read {file}: {error}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("deployments"), list):
+        raise SettingInvalid(f"{file} must hold a list of deployments")
+    found: list[dict[str, Any]] = values["deployments"]
+    return found

@@ -1,0 +1,102 @@
+"""What verbs that read the ledger can be asked for, and where an instance keeps what they read."""
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from serving.app.directory import DataDirectory
+from serving.audit.events import Event, EventName
+from serving.audit.spool import Spool
+from serving.cli.options import effective
+from serving.core.clock import SystemClock
+from serving.core.predictions import Fate
+from serving.errors import NotFound, ParameterInvalid
+from serving.ledger.places import Place, cold_place
+from serving.predictionlog.query import Query, instant_ns
+from serving.predictionlog.subjects import PayloadKeys
+from serving.settings import Settings
+
+Since = Annotated[
+    str | None, typer.Option(help="Only what arrived since: 15m, 2h, 1d ago, or an ISO time.")
+]
+Until = Annotated[str | None, typer.Option(help="Only what arrived before; as --since.")]
+Model = Annotated[str, typer.Option(help="Only this model.")]
+Version = Annotated[str, typer.Option(help="Only this version.")]
+Principal = Annotated[str, typer.Option(help="Only this caller.")]
+OfFate = Annotated[
+    str | None, typer.Option(help=f"One of {', '.join(f.name.lower() for f in Fate)}.")
+]
+OfPrediction = Annotated[str, typer.Option("--id", help="Only this prediction.")]
+OfRequest = Annotated[str, typer.Option("--request-id", help="Only with this request id.")]
+WithoutSubject = Annotated[
+    bool, typer.Option("--without-subject", help="Only what names no data subject.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")]
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """Options as they were written."""
+
+    since: str | None = None
+    until: str | None = None
+    model: str = ""
+    version: str = ""
+    principal: str = ""
+    fate: str | None = None
+    prediction_id: str = ""
+    request_id: str = ""
+    without_subject: bool = False
+
+    def query(
+        self, *, limit: int | None = None, newest_first: bool = False, salvage: bool = False
+    ) -> Query:
+        """Raises ParameterInvalid."""
+        now_ns = SystemClock().wall_ns()
+        return Query(
+            since_ns=None if self.since is None else instant_ns(self.since, now_ns=now_ns),
+            until_ns=None if self.until is None else instant_ns(self.until, now_ns=now_ns),
+            model=self.model,
+            version=self.version,
+            principal=self.principal,
+            fate=None if self.fate is None else _fate(self.fate),
+            prediction_id=self.prediction_id,
+            request_id=self.request_id,
+            without_subject=self.without_subject,
+            limit=limit,
+            newest_first=newest_first,
+            salvage=salvage,
+        )
+
+
+def _fate(text: str) -> Fate:
+    try:
+        return Fate[text.upper()]
+    except KeyError as error:
+        names = ", ".join(fate.name.lower() for fate in Fate)
+        raise ParameterInvalid(f"--fate {text[:64]!r} is none of {names}") from error
+
+
+class LedgerFiles:
+    """Where the ledger of an instance lies."""
+
+    def __init__(self, config: Path | None, data_dir: Path | None) -> None:
+        """Raises NotFound, SettingInvalid."""
+        self.settings: Settings = effective(config, data_dir)
+        self.directory = DataDirectory.at(self.settings.data_dir)
+        self.log = self.directory.log
+        if not self.log.is_dir():
+            raise NotFound(
+                f"{self.log} does not exist; has the product run with this data directory?"
+            )
+        self.place: Place = cold_place(self.settings.blobs, self.directory.root)
+        self.keys = PayloadKeys.at(self.directory.root)
+
+    def testify(self, name: EventName, what: Conditions, *, reason: str = "") -> None:
+        """An event of the audit trail about who takes payloads. Raises NotReady: then do not."""
+        actor = f"os:{getpass.getuser()}"
+        facts = {key: value for key, value in msgspec.structs.asdict(what).items() if value}
+        event = Event(name, actor, "log:payloads", after=facts, reason=reason, source="cli")
+        Spool(self.directory.audit).add(event, at_ns=SystemClock().wall_ns())

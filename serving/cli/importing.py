@@ -1,0 +1,227 @@
+"""`serving model import`: models from a folder of model folders, or from an MLflow registry."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+
+from serving.cli.model import app
+from serving.cli.options import Config, DataDir, Json
+from serving.cli.output import complain, say, say_json
+from serving.cli.registry import keep_artifact, read_definition_file, registry
+from serving.client import RegistryClient
+from serving.client.mlflow import MlflowModel, MlflowRegistry, MlflowVersion
+from serving.core.principals import Role
+from serving.errors import (
+    ArtifactInvalid,
+    DigestChanged,
+    ModelNotFound,
+    NotFound,
+    ParameterInvalid,
+)
+from serving.registry.entities import Lineage, ModelFacts
+from serving.registry.folder import load_catalogue
+
+NETWORK: Final = "model.onnx"
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """registered: versions that are new. known: those that were there, with the same digest.
+    aliases: that they had where they come from."""
+
+    model: str
+    registered: tuple[str, ...]
+    known: tuple[str, ...]
+    aliases: dict[str, str] = {}
+
+
+class _Version(msgspec.Struct, frozen=True):
+    """One version on its way. file: the network."""
+
+    name: str
+    file: Path
+    definition: dict[str, Any]
+    description: str
+    lineage: Lineage
+
+
+@app.command("import")
+def import_models(  # noqa: PLR0913 -- one parameter for each option
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which models; with --folder all when none is named.")
+    ] = None,
+    *,
+    folder: Annotated[
+        Path | None, typer.Option(help="A folder of model folders, each with its model.yaml.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="URL of an MLflow server; a token in MLFLOW_TRACKING_TOKEN.")
+    ] = None,
+    mlflow_token: Annotated[str, typer.Option(envvar="MLFLOW_TRACKING_TOKEN", hidden=True)] = "",
+    called: Annotated[
+        str, typer.Option("--as", help="The name here, where MLflow's does not fit or is taken.")
+    ] = "",
+    owner: Annotated[str, typer.Option(help="Who answers for it; from MLflow only.")] = "",
+    definition: Annotated[
+        Path | None,
+        typer.Option(help="What it takes and answers, where MLflow has no tensor signature."),
+    ] = None,
+    json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Register models, their versions and artifacts from elsewhere. Repeating it adds what is new.
+
+    Nothing that is imported serves: it is approved here, as every version is.
+
+    \b
+    Examples:
+      serving model import --folder models
+      serving model import --mlflow http://mlflow.example.org:5000 fraud --owner ada
+    """
+    if (folder is None) == (mlflow is None):
+        raise ParameterInvalid("give --folder or --mlflow, and only one of the two")
+    with registry(config, data_dir, role=Role.DEVELOPER) as client:
+        importer = _Importer(client, config, data_dir)
+        if folder is not None:
+            done = [_from_folder(importer, folder, name) for name in names or _all_of(folder)]
+        elif mlflow is not None and names:
+            given = None if definition is None else read_definition_file(definition)
+            with MlflowRegistry(mlflow, token=mlflow_token) as source:
+                bringing = _MlflowImport(importer, source, owner=owner, definition=given)
+                done = [bringing.model(name, called or name) for name in names]
+        else:
+            raise ParameterInvalid("name the models to import from MLflow")
+    with registry(config, data_dir, role=Role.OPERATOR) as client:
+        for each in done:
+            _point(client, each)
+    if json:
+        say_json(done)
+        return
+    for each in done:
+        say(f"{each.model}: {len(each.registered)} registered, {len(each.known)} known")
+
+
+class _Importer:
+    """Brings one version after the other into the registry of the instance that runs here."""
+
+    def __init__(self, client: RegistryClient, config: Path | None, data_dir: Path | None) -> None:
+        self.client = client
+        self._config = config
+        self._data_dir = data_dir
+
+    def model(self, name: str, facts: ModelFacts) -> None:
+        """Registers the model unless it is there."""
+        try:
+            self.client.model(name)
+        except ModelNotFound:
+            self.client.register_model(name, facts)
+
+    def version(self, model: str, version: _Version) -> bool:
+        """Whether it is new. Raises DigestChanged."""
+        digest = keep_artifact(self._config, self._data_dir, version.file)
+        try:
+            known = self.client.version(model, version.name)
+        except NotFound:
+            self.client.register_version(
+                model,
+                version.name,
+                digest=digest,
+                definition=version.definition,
+                description=version.description,
+                lineage=version.lineage,
+            )
+            return True
+        if known.digest != digest:
+            raise DigestChanged(f"{known.key} is there with another artifact; nothing was changed")
+        return False
+
+
+def _all_of(folder: Path) -> tuple[str, ...]:
+    return load_catalogue(folder).models()
+
+
+def _from_folder(importer: _Importer, folder: Path, model: str) -> Imported:
+    catalogue = load_catalogue(folder)
+    specification = folder / model / "model.yaml"
+    new: list[str] = []
+    known: list[str] = []
+    for name in catalogue.versions(model):
+        entry = catalogue.entry(model, name)
+        importer.model(model, entry.facts)
+        version = _Version(
+            name,
+            entry.artifact,
+            read_definition_file(specification),
+            entry.version_description,
+            entry.lineage,
+        )
+        (new if importer.version(model, version) else known).append(name)
+    return Imported(model, tuple(new), tuple(known))
+
+
+class _MlflowImport:
+    """Models of one MLflow registry. definition: for versions without a tensor signature."""
+
+    def __init__(
+        self,
+        importer: _Importer,
+        source: MlflowRegistry,
+        *,
+        owner: str,
+        definition: dict[str, Any] | None,
+    ) -> None:
+        self._importer = importer
+        self._source = source
+        self._owner = owner
+        self._definition = definition
+
+    def model(self, name: str, target: str) -> Imported:
+        """Its versions that can be served, oldest first; the others are named and left out."""
+        found = self._source.model(name)
+        self._importer.model(target, _facts(found, self._owner))
+        new: list[str] = []
+        known: list[str] = []
+        for version in sorted(self._source.versions(name), key=lambda each: int(each.version)):
+            try:
+                is_new = self._bring(version, target)
+            except ArtifactInvalid as error:
+                complain(f"left out {name} {version.version}: {error.message}")
+            else:
+                (new if is_new else known).append(version.version)
+        aliases = {each.alias: each.version for each in found.aliases}
+        return Imported(target, tuple(new), tuple(known), aliases)
+
+    def _bring(self, version: MlflowVersion, target: str) -> bool:
+        described = self._source.described(version)
+        definition = self._definition or described.definition
+        if definition is None:
+            raise ArtifactInvalid("it has no tensor signature; say what it takes with --definition")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / NETWORK
+            self._source.download(version, described.file, file)
+            brought = _Version(
+                name=version.version,
+                file=file,
+                definition=definition,
+                description=version.description,
+                lineage=self._source.lineage(version),
+            )
+            return self._importer.version(target, brought)
+
+
+def _point(client: RegistryClient, imported: Imported) -> None:
+    """Gives versions the aliases that they had, but for those that mean something here already."""
+    taken = {each.alias for each in client.aliases(imported.model)} if imported.aliases else set()
+    for alias, version in imported.aliases.items():
+        if alias not in taken and version in {*imported.registered, *imported.known}:
+            client.set_alias(imported.model, alias, version)
+
+
+def _facts(model: MlflowModel, owner: str) -> ModelFacts:
+    tags = {tag.key: tag.value for tag in model.tags}
+    return ModelFacts(
+        owner=owner or tags.get("owner", "unknown"), description=model.description, tags=tags
+    )

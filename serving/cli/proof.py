@@ -1,0 +1,193 @@
+"""`serving log verify` and `serving log head`: what the files of a log prove, to anybody with the key."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from serving.app.directory import DataDirectory
+from serving.cli.options import Config, DataDir, Json, effective
+from serving.cli.output import complain, say, say_json, table
+from serving.errors import NotFound, SignatureInvalid
+from serving.predictionlog.findings import VerificationReport
+from serving.predictionlog.heads import ExportedHeads, Head, open_head, read_envelope
+from serving.predictionlog.reader import log_directories
+from serving.predictionlog.segmentcheck import Progress
+from serving.predictionlog.source import segment_paths
+from serving.predictionlog.verification import verify
+from serving.trust.installation import read_trusted
+from serving.trust.signatures import PublicKey, TrustedKey, TrustedKeys
+
+DAMAGED: Final = 1
+_MAX_FINDINGS: Final = 20
+
+LogFolder = Annotated[
+    Path | None,
+    typer.Option("--log", help="A copied log folder, instead of the data directory's."),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        help="A file with the public key to believe (base64 or PEM), instead of the trusted keys "
+        "of the data directory.",
+    ),
+]
+
+
+def verify_log(
+    *,
+    key: KeyFile = None,
+    anchor: Annotated[
+        Path | None,
+        typer.Option(
+            help="Heads that `serving log head --export` wrote: nothing since is missing."
+        ),
+    ] = None,
+    log: LogFolder = None,
+    json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Read every byte of the log and say what is not as it was signed; exit status 1 if anything is.
+
+    Offline, from the files and the public key alone; also while the product runs. Finds records
+    that were edited, removed, added, moved or cut off, checksums made right or not, and names file,
+    offset and sequence. A torn tail (a write that a crash cut off) is not damage: nobody was
+    answered from it. Who can write the data directory can replace the newest head by an older one;
+    an anchor that was kept elsewhere finds that too.
+
+    \b
+    Examples:
+      serving log verify
+      serving log verify --json
+      serving log verify --anchor heads-monday.json
+      serving log verify --log /evidence/log --key installation.pub
+    """
+    root = log_folder(log, config=config, data_dir=data_dir)
+    trusted = _trusted(key, config=config, data_dir=data_dir)
+    anchors = {} if anchor is None else _anchors(anchor, trusted)
+    with _progress(root, quiet=json) as progress:
+        report = verify(root, trusted=trusted, anchors=anchors, progress=progress)
+    if json:
+        say_json({"sound": not report.damage, **msgspec.to_builtins(report)})
+    else:
+        _print_report(report)
+    if report.damage:
+        raise typer.Exit(DAMAGED)
+
+
+def head(
+    *,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the signed heads to this file; keep it elsewhere.")
+    ] = None,
+    key: KeyFile = None,
+    log: LogFolder = None,
+    json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say how far each worker's log goes, as its writer signed it; at most a second old.
+
+    A head kept where nobody of this machine can change it proves later that nothing recorded by
+    now was removed: `serving log verify --anchor`.
+
+    \b
+    Examples:
+      serving log head
+      serving log head --export heads-monday.json
+    """
+    root = log_folder(log, config=config, data_dir=data_dir)
+    trusted = _trusted(key, config=config, data_dir=data_dir)
+    envelopes = {
+        directory.name: envelope
+        for directory in log_directories(root)
+        if (envelope := read_envelope(directory)) is not None
+    }
+    heads = {name: open_head(envelope, trusted) for name, envelope in envelopes.items()}
+    if export is not None:
+        export.write_bytes(ExportedHeads(envelopes).encode())
+    if json:
+        say_json(heads)
+        return
+    rows = [
+        (name, str(each.segment), str(each.commits), str(each.next_sequence - 1), each.root[:16])
+        for name, each in sorted(heads.items())
+    ]
+    say(table(("DIRECTORY", "SEGMENT", "COMMITS", "LAST SEQUENCE", "ROOT"), rows))
+
+
+def log_folder(log: Path | None, *, config: Path | None, data_dir: Path | None) -> Path:
+    """Where the logs lie. Raises NotFound."""
+    root = log or effective(config, data_dir).data_dir / "log"
+    if not root.is_dir():
+        raise NotFound(f"{root} does not exist; has the product run with this data directory?")
+    return root
+
+
+def _trusted(key: Path | None, *, config: Path | None, data_dir: Path | None) -> TrustedKeys:
+    if key is None:
+        return read_trusted(DataDirectory.at(effective(config, data_dir).data_dir).keys)
+    try:
+        public = PublicKey.from_text(key.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SignatureInvalid(f"cannot read the public key in {key}") from error
+    return TrustedKeys([TrustedKey(public.key_id, public.text, key.name, ("log",))])
+
+
+def _anchors(path: Path, trusted: TrustedKeys) -> Mapping[str, Head]:
+    try:
+        exported = ExportedHeads.decode(path.read_bytes())
+    except OSError as error:
+        raise NotFound(f"cannot read the anchor {path}: {error.strerror}") from error
+    return {name: open_head(envelope, trusted) for name, envelope in exported.heads.items()}
+
+
+@contextlib.contextmanager
+def _progress(root: Path, *, quiet: bool) -> Iterator[Progress | None]:
+    """A bar on a terminal, nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    size_bytes = sum(
+        path.stat().st_size
+        for directory in log_directories(root)
+        for _, path in segment_paths(directory)
+    )
+    with typer.progressbar(length=size_bytes, label="verifying", file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _print_report(report: VerificationReport) -> None:
+    heads = ("SEGMENT", "STATE", "SIGNED BY", "DURABILITY", "RECORDS", "TORN BYTES", "DAMAGE")
+    rows = [
+        (
+            segment.file,
+            segment.state,
+            segment.key_id or "-",
+            segment.durability,
+            str(segment.records),
+            str(segment.torn_bytes or segment.cut_bytes),
+            str(len(segment.damage)),
+        )
+        for segment in report.segments
+    ]
+    say(table(heads, rows))
+    for finding in report.damage[:_MAX_FINDINGS]:
+        named = "" if finding.sequence is None else f" (sequence {finding.sequence})"
+        say(
+            f"damage: {finding.file} bytes {finding.start} to {finding.end}: {finding.reason}{named}; "
+            f"last safe sequence {finding.last_safe}, first safe after it {finding.first_safe}"
+        )
+    if len(report.damage) > _MAX_FINDINGS:
+        say(f"and {len(report.damage) - _MAX_FINDINGS} more; --json names them all")
+    lost = sum(segment.lost_commits for segment in report.segments)
+    if lost:
+        complain(f"serving: {lost} commits were recorded and gone at a restart")
+    sound = "damaged" if report.damage else "sound"
+    say(f"{report.records} records in {len(report.segments)} segments: {sound}")

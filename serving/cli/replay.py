@@ -1,0 +1,112 @@
+"""`serving replay`: recorded predictions once more, by another version."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from serving.app.replaying import ReplayOrder, replay
+from serving.cli.advance import Advance
+from serving.cli.options import Config, DataDir, Json, effective
+from serving.cli.output import say, say_json
+from serving.core.clock import SystemClock
+from serving.ledger.differences import Tolerance
+from serving.ledger.places import cold_place
+from serving.ledger.results import ReplayCounts
+from serving.predictionlog.query import instant_ns
+from serving.predictionlog.subjects import PayloadKeys
+
+DIFFERENT: Final = 1
+
+
+def run(  # noqa: PLR0913 -- one parameter for each option
+    *,
+    model: Annotated[str, typer.Option(help="Whose predictions.")],
+    against: Annotated[str, typer.Option(help="A version of the model, or an .onnx file.")],
+    since: Annotated[str, typer.Option(help="From when on: 1h, 30d ago, or an ISO time.")],
+    until: Annotated[
+        str | None, typer.Option(help="Up to when, as --since; with --resume as it was.")
+    ] = None,
+    version: Annotated[str, typer.Option(help="Only what this version predicted.")] = "",
+    output: Annotated[Path, typer.Option(help="The result: a .jsonl or .parquet file.")] = Path(
+        "replay.jsonl"
+    ),
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="At most so many records a second.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many records.")] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="What numbers may differ by, absolutely and relatively.")
+    ] = 1e-5,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a result that was not finished.")
+    ] = False,
+    json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Run recorded predictions by another version, or file, and compare row by row.
+
+    Reads the ledger, hot and cold, and runs the version in this process: the product goes on as it
+    is. Of each row says whether the answer is exactly the recorded one, within the tolerance, and
+    whether the row is decided otherwise. Records whose values were hashed, dropped, encrypted for want
+    of a key, or erased are passed over and counted. The exit status is 1 when a row differs by more
+    than the tolerance, or the version failed on a record.
+
+    To go on with a result, name the same times: write --since and --until as ISO times.
+
+    \b
+    Examples:
+      serving replay --model census-employment --since 1d --against 2
+      serving replay --model census-employment --since 1d --against candidate.onnx --output r.parquet
+      serving replay --model census-employment --since 2026-11-01 --until 2026-11-08 --against 2 \\
+          --rate 500 --resume
+    """
+    clock = SystemClock()
+    now_ns = clock.wall_ns()
+    settings = effective(config, data_dir)
+    order = ReplayOrder(
+        model=model,
+        against=against,
+        since_ns=instant_ns(since, now_ns=now_ns),
+        until_ns=now_ns if until is None else instant_ns(until, now_ns=now_ns),
+        output=output,
+        version=version,
+        limit=limit,
+        records_per_s=rate,
+        resume=resume,
+        tolerance=Tolerance(tolerance, tolerance),
+    )
+    advance = Advance("records", clock, total=limit)
+    try:
+        counts = replay(
+            order,
+            settings,
+            place=cold_place(settings.blobs, settings.data_dir),
+            keys=PayloadKeys.at(settings.data_dir),
+            clock=clock,
+            advanced=advance.to,
+        )
+    finally:
+        advance.end()
+    _print(counts, json=json)
+    if counts.differing_rows or counts.failed_records:
+        raise typer.Exit(DIFFERENT)
+
+
+def _print(counts: ReplayCounts, *, json: bool) -> None:
+    if json:
+        say_json({**msgspec.to_builtins(counts), "differing_rows": counts.differing_rows})
+        return
+    say(
+        f"{counts.records} records, {counts.rows} rows: {counts.exact_rows} exact, "
+        f"{counts.within_rows - counts.exact_rows} within the tolerance, "
+        f"{counts.differing_rows} differ, {counts.flipped_rows} decided otherwise; "
+        f"largest difference {counts.largest_distance:.3g}"
+    )
+    if counts.failed_records:
+        say(f"{counts.failed_records} records on which it failed")
+    if counts.skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.skipped.items())
+        say(f"passed over: {reasons}")

@@ -1,0 +1,86 @@
+"""`serving model upload`: an artifact to the control port, with what its inspection found."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serving.cli.advance import Advance
+from serving.cli.model import app
+from serving.cli.options import Config, DataDir, Json
+from serving.cli.output import say, say_json
+from serving.cli.registry import Url, read_definition_file, registry
+from serving.client.uploads import upload_artifact
+from serving.core.clock import SystemClock
+from serving.core.principals import Role
+from serving.errors import ParameterInvalid
+
+REJECTED = 1
+
+
+@app.command("upload")
+def upload(  # noqa: PLR0913 -- one parameter for each option
+    source: Annotated[
+        Path, typer.Argument(help="An ONNX file, or a folder with one and its external weights.")
+    ],
+    *,
+    model: Annotated[str, typer.Option(help="The model, registered already.")],
+    version: Annotated[str, typer.Option(help="The name of the new version.")],
+    definition: Annotated[
+        Path | None,
+        typer.Option(
+            help="A model.yaml, or its inputs, outputs and others. Default: as the graph."
+        ),
+    ] = None,
+    parity: Annotated[
+        Path | None,
+        typer.Option(help=".npz or .json with inputs and what the source model answers to them."),
+    ] = None,
+    description: Annotated[str, typer.Option(help="What is new about it.")] = "",
+    parent: Annotated[str, typer.Option(help="The version that it was made from.")] = "",
+    json: Json = False,
+    url: Url = None,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Upload an artifact, have it inspected, and register the version.
+
+    Interrupted, the same command goes on where it was. The artifact is loaded, warmed up and tried in a
+    process that is thrown away; the version is then `validated`, or `rejected` with the reason (exit
+    status 1). Archives and pickles are not taken: the files of an artifact are sent one by one.
+
+    \b
+    Examples:
+      serving model upload fraud.onnx --model fraud-cards --version 3
+      serving model upload exported/ --model fraud-cards --version 4 --parity answers.npz
+    """
+    if parity is not None and not parity.is_file():
+        raise ParameterInvalid(f"{parity} is no file")
+    facts: dict[str, Any] = {"description": description, "lineage": {"parent": parent}}
+    if definition is not None:
+        facts["definition"] = read_definition_file(definition)
+    with registry(config, data_dir, url, role=Role.DEVELOPER) as client:
+        advances: dict[str, Advance] = {}
+
+        def show(path: str, received: int, size: int) -> None:
+            known = advances.setdefault(path, Advance("bytes", SystemClock(), total=size))
+            known.to(received)
+            if received == size:
+                known.end()
+
+        state = upload_artifact(
+            client,
+            source,
+            model=model,
+            version=version,
+            facts=facts,
+            parity=parity,
+            progress=show,
+        )
+    if json:
+        say_json(state)
+    else:
+        why = f": {state.reason} ({state.code})" if state.code else ""
+        say(f"{model}@{version} is {state.stage}{why}")
+    if state.stage != "validated":
+        raise typer.Exit(REJECTED)
