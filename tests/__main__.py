@@ -14,13 +14,15 @@ from serving.bootstrap import ensure
 
 CLONE = Path(__file__).resolve().parents[1]
 QUICK = ["-m", "not ray and not faults"]
+PARALLEL = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+"""One process for each of two cores; the tests of a file share what it starts."""
 
 
 def pytest_command(arguments: Sequence[str]) -> list[str]:
     """The command for these arguments; `--quick` is ours, the others are pytest's."""
     rest = [argument for argument in arguments if argument != "--quick"]
     chosen = QUICK if len(rest) < len(arguments) else []
-    return [sys.executable, "-m", "pytest", *chosen, *rest]
+    return [sys.executable, "-m", "pytest", *PARALLEL, *chosen, *rest]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ class has no `__call__` and why Serve's own drain sees nothing to wait for: `__d
 calls when it stops a replica, gives the lease back and lets the listener answer what came in.
 """
 
+import gc
 from pathlib import Path
 
 import ray
@@ -42,6 +43,10 @@ class Replica:
             clock=SystemClock(),
             host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]  # Ray's
         )
+        # Serve does the same once it has this object, 0.15 s with the interpreter held for all that was
+        # imported; by then gateways are connected and would notice.
+        gc.collect()
+        gc.freeze()
         self._hosted.start()
 
     def check_health(self) -> None:
