@@ -82,6 +82,12 @@ class Concurrency:
         finally:
             self._unlock(first)
 
+    def close(self) -> None:
+        # The memory cannot be closed while arrays look at it.
+        del self._keys, self._inside
+        self._memory.close()
+        os.close(self._descriptor)
+
     def _row(self, first: int, key: bytes) -> int:
         free = first + _PROBED - 1
         for row in range(first + _PROBED - 1, first - 1, -1):

@@ -28,6 +28,8 @@ def test_the_count_is_that_of_a_plain_sum(
         elif inside[worker, caller]:
             workers[worker].leave(key)
             inside[worker, caller] -= 1
+    for each in workers:
+        each.close()
 
 
 def test_what_a_dead_worker_had_counted_goes_with_it(tmp_path: Path) -> None:

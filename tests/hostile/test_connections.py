@@ -17,7 +17,7 @@ from tests.instances import Instance
 
 MANY: Final = 1_000
 AT_ONCE: Final = AdmissionSettings().max_in_flight_per_caller
-USUAL_SOFT_LIMIT: Final = 256
+USUAL_SOFT_LIMIT: Final = 512
 """Lower than the usual 1,024, which a thousand connections would nearly fit."""
 WARM_UP: Final = 64
 IDLE_BYTES: Final = 30_000
