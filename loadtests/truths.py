@@ -144,7 +144,7 @@ class Replayer:
 
 def check(stream: Stream, replayed: Replayed, log: Path, cold: Path) -> dict[str, Any]:
     """Joins what the ledger holds and compares it with the source: figures, and `findings`."""
-    with opened(log, Folder(cold), settings=LedgerSettings()) as join:
+    with opened(log, Folder(cold), folder=log.parent, settings=LedgerSettings()) as join:
         [figures] = [each for each in join.figures() if each.model == stream.model]
         view = "".join(each if each.isalnum() else "_" for each in stream.model)
         table = join.labelled(stream.model, predictions=view).read_all()

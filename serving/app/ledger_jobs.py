@@ -41,7 +41,9 @@ class LedgerJobs:
         place = cold_place(settings.blobs, directory.root)
         compactor = Compactor(log, place, folder=directory.ledger, settings=ledger, clock=clock)
         self.compaction = Compaction(compactor, place, settings=ledger, stopping=stopping)
-        self.labels = LabelFigures(log, place, settings=ledger, clock=clock)
+        self.labels = LabelFigures(
+            log, place, folder=directory.ledger, settings=ledger, clock=clock
+        )
         self.shipping = Shipping(
             log,
             place,

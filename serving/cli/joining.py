@@ -72,7 +72,14 @@ def _opened(settings: Settings, *, since_ns: int, until_ns: int) -> AbstractCont
     if not log.is_dir():
         raise NotFound(f"{log} does not exist; has the product run with this data directory?")
     place = cold_place(settings.blobs, settings.data_dir)
-    return opened(log, place, settings=settings.ledger, since_ns=since_ns, until_ns=until_ns)
+    return opened(
+        log,
+        place,
+        folder=settings.data_dir / "ledger",
+        settings=settings.ledger,
+        since_ns=since_ns,
+        until_ns=until_ns,
+    )
 
 
 def _print(figures: list[JoinFigures], *, json: bool) -> None:

@@ -1,7 +1,5 @@
 """`serving log sql`, `export` and `compact`: hot and cold records as tables."""
 
-import shutil
-import tempfile
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +29,7 @@ from serving.errors import ParameterInvalid
 from serving.ledger.cloudevents import cloudevents
 from serving.ledger.compaction import CompactionReport, Compactor
 from serving.ledger.export import ExportReport, export_tables
-from serving.ledger.hot import AllTables, all_tables
+from serving.ledger.hot import AllTables, all_tables, scratch_in
 from serving.ledger.search import LedgerSearch
 from serving.ledger.sql import LedgerDatabase
 from serving.predictionlog.query import Query, instant_ns
@@ -256,16 +254,12 @@ def _print_compaction(report: CompactionReport) -> None:
 @contextmanager
 def _tables(files: LedgerFiles, *, models: Any) -> Iterator[tuple[AllTables, Path]]:
     """All tables, the recent records' in a scratch folder that is gone afterwards."""
-    files.directory.ledger.mkdir(mode=0o700, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=files.directory.ledger))
-    try:
+    with scratch_in(files.directory.ledger) as scratch:
         settings = files.settings.ledger
         yield (
             all_tables(files.log, files.place, scratch=scratch, settings=settings, models=models),
             scratch,
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _complain_of(damaged: Any, missing: Any) -> None:

@@ -5,7 +5,9 @@ same code that compacts, so that hot and cold rows cannot differ; and it costs d
 (2.5 us a record).
 """
 
-from collections.abc import Collection
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,3 +62,14 @@ def all_tables(
             continue
         tables += [Located(here, file) for file in files if not models or file.model in models]
     return AllTables(tuple(tables), tuple(damaged))
+
+
+@contextmanager
+def scratch_in(folder: Path) -> Iterator[Path]:
+    """A folder for recent records as tables, readable by this user only; gone afterwards.
+
+    folder: below the data directory. What was recorded is never copied out of it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
+        yield Path(scratch)

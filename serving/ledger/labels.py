@@ -3,7 +3,6 @@
 `LabelFigures` is the job that looks again and again, for the metrics; `opened` is the look itself.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.core.clock import Clock
-from serving.ledger.hot import all_tables
+from serving.ledger.hot import all_tables, scratch_in
 from serving.ledger.joining import LAST_NS, Join, JoinFigures
 from serving.ledger.places import Place
 from serving.ledger.sql import LedgerDatabase
@@ -27,16 +26,17 @@ def opened(
     log: Path,
     place: Place,
     *,
+    folder: Path,
     settings: LedgerSettings,
     since_ns: int = 0,
     until_ns: int = LAST_NS,
 ) -> Iterator[Join]:
     """The join of all predictions that arrived in between with everything reported about them.
 
-    Raises LedgerUnavailable, OSError.
+    folder: of the ledger; recent records lie there as tables meanwhile. Raises LedgerUnavailable,
+    OSError.
     """
-    with tempfile.TemporaryDirectory(prefix="serving-join-") as folder:
-        scratch = Path(folder)
+    with scratch_in(folder) as scratch:
         tables = all_tables(log, place, scratch=scratch, settings=settings)
         with LedgerDatabase(tables, scratch=scratch, settings=settings) as database:
             yield Join(database.connection, since_ns=since_ns, until_ns=until_ns)
@@ -50,18 +50,27 @@ class LabelFigures:
 
     name: Final = "labels"
 
-    def __init__(self, log: Path, place: Place, *, settings: LedgerSettings, clock: Clock) -> None:
+    def __init__(
+        self, log: Path, place: Place, *, folder: Path, settings: LedgerSettings, clock: Clock
+    ) -> None:
         self.period_s = settings.label_every_s
         self.figures: Sequence[JoinFigures] = ()
         self._log = log
         self._place = place
+        self._folder = folder
         self._settings = settings
         self._clock = clock
 
     def run(self) -> None:
         """Raises LedgerUnavailable, OSError; then the figures stay as they were."""
         since_ns = self._clock.wall_ns() - round(self._settings.label_days * _DAY_NS)
-        with opened(self._log, self._place, settings=self._settings, since_ns=since_ns) as join:
+        with opened(
+            self._log,
+            self._place,
+            folder=self._folder,
+            settings=self._settings,
+            since_ns=since_ns,
+        ) as join:
             self.figures = join.figures()
 
     def read_into(self, families: MetricFamilies) -> None:

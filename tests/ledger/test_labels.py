@@ -39,6 +39,7 @@ async def test_completeness_delay_and_rejections_are_metrics(tmp_path: Path) -> 
     job = LabelFigures(
         tmp_path / "log",
         Folder(tmp_path / "cold"),
+        folder=tmp_path / "ledger",
         settings=LedgerSettings(),
         clock=ManualClock(wall_ns=NOW_NS + 3600 * SECOND_NS),
     )
