@@ -162,6 +162,17 @@ def set_read_only(server: Postgres, value: str) -> None:
     with psycopg.connect(server.url("postgres"), autocommit=True, options=writable) as connection:
         connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}".encode())
         connection.execute("SELECT pg_reload_conf()")
+    # The server passes the news on to its connections before it lets the next one in.
+    while (seen := read_only(server)) != value:
+        assert seen in {"on", "off"}
+
+
+def read_only(server: Postgres) -> str:
+    """What a connection made now is told."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        row = connection.execute("SHOW default_transaction_read_only").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def test_rg_13_a_statement_that_is_slow_is_given_up(stand: RegistryStand, server: Postgres) -> None:
