@@ -31,6 +31,7 @@ class AnswerEncoder:
         self._batched = all(tensor.batched for tensor in version.outputs)
         self._names = [orjson.dumps(tensor.name) for tensor in version.outputs]
         self._datatypes = [tensor.datatype.encode() for tensor in version.outputs]
+        self._fixed = all(tensor.datatype != "BYTES" for tensor in version.outputs)
         self._begin = b'{"model_name":%b,"model_version":%b' % (
             orjson.dumps(version.model),
             orjson.dumps(version.version),
@@ -39,21 +40,64 @@ class AnswerEncoder:
     def encode(self, call: Call) -> tuple[bytes, list[Buffer]]:
         """The JSON part of the answer and the binary tensors behind it."""
         wanted = call.request.wanted
-        parts = [self._begin]
-        if call.request_id:
-            parts.append(b',"id":%b' % orjson.dumps(call.request_id.decode()))
-        buffers: list[Buffer] = []
         if wanted is None:
-            outputs = [self._json_output(call, index) for index in range(len(self._names))]
-        else:
-            outputs = [
-                self._binary_output(call, output[0], buffers)
-                if output[1] and not output[2]
-                else self._other_output(call, output, buffers)
-                for output in wanted
-            ]
-        parts.append(b',"outputs":[%b]}' % b",".join(outputs))
-        return b"".join(parts), buffers
+            return self._all_json(call), []
+        frame = call.frame
+        if frame is None or call.request_id:
+            return self._chosen(call, wanted)
+        # One object for all requests with the same JSON part, and kept by them: what was written for
+        # the first of a frame is right for the others.
+        key = (id(wanted), call.rows)
+        text = frame.rendered.get(key)
+        if text is not None:
+            return text, [call.outputs[output[0]] for output in wanted]
+        text, buffers = self._chosen(call, wanted)
+        if self._fixed and len(buffers) == len(wanted) and not any(it.classes for it in wanted):
+            frame.rendered[key] = text
+        return text, buffers
+
+    def _chosen(self, call: Call, wanted: Sequence[WantedOutput]) -> tuple[bytes, list[Buffer]]:
+        buffers: list[Buffer] = []
+        outputs = [
+            self._binary_output(call, output[0], buffers)
+            if output[1] and not output[2]
+            else self._other_output(call, output, buffers)
+            for output in wanted
+        ]
+        return b'%b%b,"outputs":[%b]}' % (self._begin, _id_of(call), b",".join(outputs)), buffers
+
+    def _all_json(self, call: Call) -> bytes:
+        """Every output in JSON: texts of the call's rows between what its frame says around them."""
+        frame = call.frame
+        heads = frame.rendered.get(("heads", call.rows)) if frame is not None else None
+        if frame is None or heads is None:
+            heads = self._heads(call)
+        first, rows = call.first_row, call.rows
+        parts = [self._begin, _id_of(call)] if call.request_id else [self._begin]
+        for head, texts in heads:
+            parts.append(head)
+            data = texts[first]
+            if rows > 1 and data:
+                data = b",".join(texts[first : first + rows])
+            parts.append(data)
+        parts.append(b"]}]}")
+        return b"".join(parts)
+
+    def _heads(self, call: Call) -> Sequence[tuple[bytes, list[bytes]]]:
+        """What stands before the elements of each output, and the texts of all rows of the frame."""
+        frame = call.frame
+        if frame is None:
+            raise ValueError("a call without an answer was encoded. This is a bug")
+        heads = []
+        before = b',"outputs":[{"name":'
+        for index, name in enumerate(self._names):
+            texts, row_shape = frame.rendered.get(index) or self._render(call, index)
+            shape = b"%d%b" % (call.rows, row_shape) if self._batched else row_shape[1:]
+            head = b'%b%b,"datatype":"%b","shape":[%b],"data":['
+            heads.append((head % (before, name, self._datatypes[index], shape), texts))
+            before = b']},{"name":'
+        frame.rendered["heads", call.rows] = heads
+        return heads
 
     def tensors(self, call: Call) -> list[WireTensor]:
         """The outputs asked for, all in binary, as gRPC sends them."""
@@ -137,6 +181,10 @@ class AnswerEncoder:
         best = [text for row in table for text in _classes(row, wanted.classes)]
         shape = (*rows, min(wanted.classes, elements))
         return WireTensor(declared.name, "BYTES", shape, join_elements(best))
+
+
+def _id_of(call: Call) -> bytes:
+    return b',"id":%b' % orjson.dumps(call.request_id.decode()) if call.request_id else b""
 
 
 def _row_texts(block: TensorBlock, rows: int) -> list[bytes]:

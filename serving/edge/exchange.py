@@ -85,26 +85,27 @@ class WireVersion:
 
 
 class WireVersions:
-    """Wire versions by their key, made on first use, forgotten with the snapshot that drops them."""
+    """Wire versions, made on first use, forgotten with the snapshot that drops them."""
 
     def __init__(self) -> None:
-        self._known: dict[str, WireVersion] = {}
+        self._known: dict[int, WireVersion] = {}
         self._deprecations: dict[str, Deprecation] = {}
 
     def of(self, version: ModelVersion) -> WireVersion:
-        known = self._known.get(version.key)
-        if known is None or known.version is not version:
+        # By identity, which an entry keeps its version's own: a queue has one for its whole life.
+        known = self._known.get(id(version))
+        if known is None:
             known = WireVersion(version, self._deprecations.get(version.key))
-            self._known[version.key] = known
+            self._known[id(version)] = known
         return known
 
     def apply(self, snapshot: Snapshot) -> None:
         """Learns which versions there are, and which of them will go."""
         self._deprecations = by_key(snapshot.deprecations)
         live = {version.key for version in snapshot.versions}
-        self._known = {key: wire for key, wire in self._known.items() if key in live}
-        for key, wire in self._known.items():
-            wire.deprecate(self._deprecations.get(key))
+        self._known = {at: wire for at, wire in self._known.items() if wire.version.key in live}
+        for wire in self._known.values():
+            wire.deprecate(self._deprecations.get(wire.version.key))
 
 
 class RestExchange:

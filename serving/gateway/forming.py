@@ -69,7 +69,7 @@ class Frame:
         self.queue = queue
         self.calls = calls
         self.answer: BatchAnswer | None = None
-        self.rendered: dict[int, Any] = {}
+        self.rendered: dict[int | tuple[Any, ...], Any] = {}
 
     def answered(self, answer: BatchAnswer) -> None:
         self.answer = answer
