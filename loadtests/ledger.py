@@ -46,7 +46,8 @@ RARE: Final = 10_000
 BATCH: Final = 32
 OUTPUTS: Final = 8
 NEWEST: Final = 100
-TAG: Final = 7
+TAG: Final = 0x9C41E7B3
+"""Random, as every writer's is: numbers full of zeros are harder to look for."""
 STEP_NS: Final = 33_000
 RECORD_BYTES: Final = 700
 """Hot and cold together, rounded up."""

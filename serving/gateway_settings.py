@@ -55,7 +55,7 @@ class QuotaRule(Group):
     burst_s: Seconds = 1.0
     """How many seconds' worth of the limits above may be used at once."""
     concurrent: Count | None = None
-    """Admitted and unanswered on one node, whichever worker has them."""
+    """Admitted and unanswered, whichever worker has them; on one node, or all that share."""
     requests_per_day: Annotated[float, Field(gt=0)] | None = None
     """Of any day: what was used comes back evenly over 24 hours."""
     rows_per_day: Annotated[float, Field(gt=0)] | None = None

@@ -18,6 +18,9 @@ class LedgerSettings(Group):
     """How often sealed segments are looked for."""
     commit_bytes: Bytes = 256 * 1024 * 1024
     """Segments taken into one commit of the ledger, at most this many bytes (and at least one)."""
+    merge_bytes: Bytes = 16 * 1024 * 1024
+    """Table files of one version and day that are smaller are joined, eight of about one size at a
+    time."""
     chunk_bytes: Bytes = 32 * 1024 * 1024
     """Of a segment decoded at once: what compaction needs in memory is a few times this."""
     row_group_rows: Count = 16_384

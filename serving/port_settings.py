@@ -77,6 +77,10 @@ class GrpcSettings(PortSettings):
     """A client that pings an idle connection more often is cut off."""
     idle_timeout_s: Seconds = 300.0
     """A connection without a call is closed after this."""
+    refusals_per_s: Annotated[float, Field(gt=0)] = 100.0
+    """Refused credentials of one source that are answered at once, per worker; further ones wait."""
+    max_refusal_delay_s: Seconds = 2.0
+    """No answer to a refused credential waits for longer; a quarter of `max_calls` may wait."""
 
     @model_validator(mode="after")
     def _asks_for_certificates(self) -> "GrpcSettings":

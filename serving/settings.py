@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from serving.artifact_settings import ArtifactSettings
 from serving.audit_settings import AuditSettings
+from serving.comparison_settings import ComparisonSettings
 from serving.engine_settings import (
     InferenceSettings,
     RaySettings,
@@ -41,9 +42,11 @@ from serving.port_settings import (
     MetricsSettings,
 )
 from serving.privacy_settings import PrivacySettings
+from serving.rollout_settings import RolloutSettings
 from serving.setting_types import Bytes, Count, Group, Seconds
 from serving.storage_settings import BlobSettings, RegistrySettings
 from serving.tls_settings import CertificateRule
+from serving.traffic_settings import CanaryShare, ShadowShare
 
 PREFIX = "SERVING_"
 CLIENT_VARIABLES = frozenset({"SERVING_TOKEN"})
@@ -121,8 +124,15 @@ class Deployment(Group):
     """Folder name in `models_dir`."""
     stable: str
     """The version that answers."""
-    shadows: tuple[str, ...] = ()
-    """Candidate versions that get a copy of every answered request."""
+    shadows: tuple[ShadowShare, ...] = ()
+    """Candidate versions that get copies of answered requests: a name for a copy of each, or
+    `version`, `share`, `budget` and `segments`."""
+    canaries: tuple[CanaryShare, ...] = ()
+    """Versions that answer a share of the requests: `version` and `weight`."""
+    sticky: Literal["request", "principal", "subject", "header"] = "request"
+    """What keeps a caller on one side of the weights."""
+    testers: tuple[str, ...] = ()
+    """Subjects that may choose a version with the header `Serving-Version`, like operators."""
     min_replicas: Annotated[int, Field(ge=1, le=256)] = 1
     """Replicas of each version, always."""
     max_replicas: Annotated[int, Field(ge=1, le=256)] = 1
@@ -139,13 +149,23 @@ class Deployment(Group):
     def _consistent(self) -> "Deployment":
         if self.max_replicas < self.min_replicas:
             raise ValueError("max_replicas must be at least min_replicas")
-        if self.stable in self.shadows:
+        if self.stable in {each.version for each in self.shadows}:
             raise ValueError("shadows must not name the stable version")
+        if self.stable in {each.version for each in self.canaries}:
+            raise ValueError("canaries must not name the stable version")
+        if sum(each.weight for each in self.canaries) > 1 + 1e-9:
+            raise ValueError("the weights of canaries come to more than 1")
         return self
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Everything named, each once: the stable version first, then canaries, then shadows."""
+        named = [self.stable, *(each.version for each in self.canaries)]
+        return tuple(dict.fromkeys([*named, *(each.version for each in self.shadows)]))
 
 
 DEMO = (
-    Deployment(model="census-employment", stable="1", shadows=("2",)),
+    Deployment(model="census-employment", stable="1", shadows=(ShadowShare(version="2"),)),
     Deployment(model="image-orientation", stable="1"),
     Deployment(model="file-type", stable="1"),
     Deployment(model="sentence-embedding", stable="1", optional=True),
@@ -171,6 +191,7 @@ class Settings(Group):
     channel: ChannelSettings = ChannelSettings()
     log: LogSettings = LogSettings()
     ledger: LedgerSettings = LedgerSettings()
+    comparison: ComparisonSettings = ComparisonSettings()
     shadow: ShadowSettings = ShadowSettings()
     privacy: PrivacySettings = PrivacySettings()
     inference: InferenceSettings = InferenceSettings()
@@ -181,6 +202,7 @@ class Settings(Group):
     audit: AuditSettings = AuditSettings()
     governance: GovernanceSettings = GovernanceSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    rollouts: RolloutSettings = RolloutSettings()
     blobs: BlobSettings = BlobSettings()
     deployments: tuple[Deployment, ...] = DEMO
     """What is served."""

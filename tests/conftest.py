@@ -1,6 +1,7 @@
 """What all tests share: how Hypothesis draws its examples, and a place to tell a story in."""
 
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tests.databases import Postgres, postgres
 from tests.instances import Instance
 from tests.places import InProcess
 
+# Each process that tests start would compile the whole product anew, and pytest all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # No deadline per example: machines that run tests are busy, and each test has a timeout anyway. In CI
 # the examples are the same at every run, so that a red run is about the change.
 settings.register_profile("developer", deadline=None)
@@ -23,10 +28,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How many of the onnx package's models are run (`tests/conformance`); how many processes are
-    killed, and which (`tests/faults/test_kill_cycles.py`)."""
+    killed, and which (`tests/faults/test_kill_cycles.py`); how many rows are predicted and labelled
+    (`tests/flows/test_outcomes_reported.py`; 100000 is what the issue asks for)."""
     parser.addoption("--onnx-models", choices=("sample", "all"), default="sample")
     parser.addoption("--kill-cycles", type=int, default=25)
     parser.addoption("--kill-seed", type=int, default=1)
+    parser.addoption("--outcome-predictions", type=int, default=2_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

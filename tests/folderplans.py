@@ -18,8 +18,8 @@ from serving.artifacts.statements import SERVE, Approval
 from serving.artifacts.store import ArtifactStore
 from serving.control.desired import Desired
 from serving.core.clock import Clock
-from serving.core.models import ModelName, VersionName
-from serving.core.traffic import TrafficPolicy
+from serving.core.models import ModelName, ModelVersion, VersionName
+from serving.core.traffic import Shadow, TrafficPolicy
 from serving.errors import ArtifactMissing
 from serving.inference.plans import ApplicationPlan, ReplicaOrder
 from serving.registry.folder import DEFAULT_MODELS_DIR, Catalogue, CatalogueEntry, load_catalogue
@@ -48,19 +48,22 @@ def read_desired(settings: Settings, places: Places) -> Desired:
     """
     catalogue = load_catalogue(settings.models_dir or DEFAULT_MODELS_DIR)
     plans: list[ApplicationPlan] = []
+    ensembles: list[ModelVersion] = []
     policies: list[TrafficPolicy] = []
     left_out: list[tuple[str, str]] = []
     for deployment in settings.deployments:
         try:
-            found = _plans(deployment, catalogue, settings, places)
+            entries = [catalogue.entry(deployment.model, each) for each in deployment.versions]
+            found = _plans(deployment, _running(entries, catalogue), settings, places)
         except ArtifactMissing as error:
             if not deployment.optional:
                 raise
             left_out.append((deployment.model, error.message))
         else:
-            plans += found
+            plans += [plan for plan in found if plan not in plans]
+            ensembles += [entry.version for entry in entries if entry.version.stages]
             policies.append(_policy(deployment))
-    return Desired(tuple(plans), tuple(policies), tuple(left_out))
+    return Desired(tuple(plans), tuple(policies), tuple(left_out), ensembles=tuple(ensembles))
 
 
 def release_deployments(settings: Settings, keys_dir: Path, clock: Clock) -> None:
@@ -69,18 +72,21 @@ def release_deployments(settings: Settings, keys_dir: Path, clock: Clock) -> Non
     root, key = settings.data_dir.absolute(), installation_key(keys_dir)
     store = open_artifacts(settings, folder=root / ARTIFACTS, keys_dir=keys_dir, clock=clock)
     for deployment in settings.deployments:
-        for version in (deployment.stable, *deployment.shadows):
-            with contextlib.suppress(ArtifactMissing):
-                entry = catalogue.entry(deployment.model, version)
+        with contextlib.suppress(ArtifactMissing):
+            entries = [catalogue.entry(deployment.model, each) for each in deployment.versions]
+            for entry in (*entries, *_running(entries, catalogue)):
+                version = entry.version
                 release = _release(entry, store, key, now_ns=clock.wall_ns())
-                write_release(release_file(root / RELEASES, deployment.model, version), release)
+                write_release(
+                    release_file(root / RELEASES, version.model, version.version), release
+                )
 
 
 def _release(
     entry: CatalogueEntry, store: ArtifactStore, key: SigningKey, *, now_ns: int
 ) -> Release:
     version = entry.version
-    store.put((entry.artifact.read_bytes(),), expected=version.digest)
+    store.put(entry.content(), expected=version.digest)
     manifest = Manifest.of(
         version.model,
         version.version,
@@ -116,19 +122,26 @@ class FixedSource:
         await asyncio.Event().wait()
 
 
+def _running(entries: list[CatalogueEntry], catalogue: Catalogue) -> list[CatalogueEntry]:
+    """What has replicas: stages in the place of ensembles."""
+    found = []
+    for entry in entries:
+        stages = [catalogue.entry(each.model, each.version) for each in entry.version.stages]
+        found += stages or [entry]
+    return found
+
+
 def _plans(
-    deployment: Deployment, catalogue: Catalogue, settings: Settings, places: Places
+    deployment: Deployment, entries: list[CatalogueEntry], settings: Settings, places: Places
 ) -> list[ApplicationPlan]:
     root = settings.data_dir.absolute()
-    entries = [
-        catalogue.entry(deployment.model, version)
-        for version in (deployment.stable, *deployment.shadows)
-    ]
     return [
         ApplicationPlan(
             order=ReplicaOrder(
                 version=entry.version,
-                release=str(release_file(root / RELEASES, deployment.model, entry.version.version)),
+                release=str(
+                    release_file(root / RELEASES, entry.version.model, entry.version.version)
+                ),
                 artifacts=str(root / ARTIFACTS),
                 sockets=str(places.sockets),
                 keys=str(places.keys),
@@ -148,5 +161,5 @@ def _policy(deployment: Deployment) -> TrafficPolicy:
     return TrafficPolicy(
         model=ModelName(deployment.model),
         stable=VersionName(deployment.stable),
-        shadows=tuple(VersionName(version) for version in deployment.shadows),
+        shadows=tuple(Shadow(VersionName(each.version)) for each in deployment.shadows),
     )

@@ -48,9 +48,10 @@ class Instance:
         deployments: Sequence[dict[str, Any]] = (CENSUS,),
         data_dir: Path | None = None,
         models_dir: Path | None = None,
-        **groups: dict[str, Any],
+        **groups: dict[str, Any] | list[dict[str, Any]],
     ) -> None:
-        """groups: further settings, such as `http={"workers": 2}`."""
+        """groups: further settings, such as `http={"workers": 2}`. `command` may be changed before
+        it is entered."""
         http, grpc, metrics, control = free_ports(4)
         self.ready: dict[str, Any] = {}
         self.data_dir = data_dir or folder / "data"
@@ -70,14 +71,19 @@ class Instance:
         if models_dir is not None:
             values["models_dir"] = str(models_dir)
         for name, group in groups.items():
-            values[name] = {**values.get(name, {}), **group}
+            if isinstance(group, list):
+                values[name] = group
+            else:
+                values[name] = {**values.get(name, {}), **group}
         self.config.write_text(yaml.safe_dump(values))
+        self.command = [sys.executable, "-m", "serving", "up", "--json", "--config"]
+        self.command.append(str(self.config))
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
     def __enter__(self) -> "Instance":
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SERVING_")}
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "serving", "up", "--json", "--config", str(self.config)],
+            self.command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -29,7 +29,8 @@ class Operator:
 
     def route(self, model: str, stable: str, *shadows: str) -> dict[str, Any]:
         """Who answers from now on; the traffic row."""
-        order = {"stable": stable, "shadows": list(shadows), "reason": "a test"}
+        copies = [{"version": version} for version in shadows]
+        order = {"stable": stable, "shadows": copies, "reason": "a test"}
         return self._done(self.ask("PUT", f"/v1/traffic/{model}", order))
 
     def step(self, model: str, version: str, **order: object) -> dict[str, Any]:

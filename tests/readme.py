@@ -6,7 +6,7 @@ A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`. A test fails 
 import ast
 import re
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from serving.audit.events import EventName
 from serving.gateway_settings import QuotaRule
 from serving.settings import Deployment, Settings
-from serving.telemetry import families
+from serving.telemetry import comparison_families, families, ledger_families, replicas
 from serving.telemetry.metrics import Definition
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -74,7 +74,8 @@ def _settings() -> Iterator[Row]:
 
 
 def _metrics() -> Iterator[Row]:
-    for each in vars(families).values():
+    modules = (families, replicas, ledger_families, comparison_families)
+    for each in chain.from_iterable(vars(module).values() for module in modules):
         if isinstance(each, Definition):
             yield f"`{each.name}`", ", ".join(each.labels) or "none", each.documentation
 

@@ -1,6 +1,7 @@
 """A registry on a real database, with people of several tenants who ask it for things."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ from serving.registry.journal import Guard, Unguarded
 from serving.registry.lifecycle import Step
 from serving.registry.orders import ModelOrder, Search, StateOrder, TrafficOrder
 from serving.registry.service import Registry
+from serving.registry.shares import ShadowOrder
 from serving.storage.database import Database
 from serving.storage.operations import Operations
 
@@ -61,6 +63,11 @@ def version_of(model: str, version: str = "1", digest: str = "") -> ModelVersion
     )
 
 
+def shadows_of(*versions: str) -> tuple[ShadowOrder, ...]:
+    """Full copies for each."""
+    return tuple(ShadowOrder(version=version) for version in versions)
+
+
 def digest_of(version: str) -> str:
     return version.encode().hex().rjust(64, "0")
 
@@ -70,6 +77,9 @@ class FullShelf:
 
     def holds(self, digest: str) -> bool:
         return digest != "f" * 64
+
+    def put(self, pieces: Iterable[bytes], *, expected: str = "") -> str:
+        return expected or hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
 class RegistryStand:
@@ -131,7 +141,7 @@ class RegistryStand:
         if_revision: int | None = None,
     ) -> Traffic:
         """Traffic from what is there now, or from the revision that is said to be seen."""
-        order = TrafficOrder(stable=stable, shadows=shadows)
+        order = TrafficOrder(stable=stable, shadows=shadows_of(*shadows))
 
         def change(connection: Connection) -> Traffic:
             seen = if_revision

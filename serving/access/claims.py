@@ -68,8 +68,9 @@ class Profile:
     """What the tokens of one issuer must say, and where they say who calls.
 
     types: accepted `typ` headers, "" for none. required: claims that must be there and not null.
-    tenant: where it is, or the one of all tokens in `fixed_tenant`. roles, models: None when the
-    tokens do not say. A token that could say, and does not, has no roles and all models.
+    tenant: where it is, or the one of all tokens in `fixed_tenant`, which those of an issuer that may
+    leave it out (`tenant_optional`) have too. roles, models: None when the tokens do not say. A token
+    that could say, and does not, has no roles and all models.
     """
 
     issuer: str
@@ -83,6 +84,7 @@ class Profile:
     subject_prefix: str = ""
     tenant: Path | None = None
     fixed_tenant: str = ""
+    tenant_optional: bool = False
     roles: Path | None = ("roles",)
     roles_form: Form = "list"
     role_names: Mapping[str, Role] = field(default_factory=lambda: ROLES)
@@ -189,7 +191,10 @@ def _seconds(value: object) -> int:
 def _tenant(claims: Mapping[str, Any], profile: Profile) -> str:
     if profile.tenant is None:
         return profile.fixed_tenant
-    return _name(_at(claims, profile.tenant), Refusal.TENANT)
+    said = _at(claims, profile.tenant)
+    if said is None and profile.tenant_optional:
+        return profile.fixed_tenant
+    return _name(said, Refusal.TENANT)
 
 
 def _roles(claims: Mapping[str, Any], profile: Profile) -> frozenset[Role]:

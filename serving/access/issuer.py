@@ -3,7 +3,7 @@
 One Ed25519 key pair per data directory, made on first use. The key's identifier (`kid`) is its
 RFC 7638 thumbprint, so a token names the key that signed it and a replaced key is never confused
 with the old one. Tokens are JWTs of type `at+jwt` (RFC 9068) with `iss`, `aud`, `sub`, `iat`,
-`exp`, `jti`, and our own `roles` and `models`.
+`exp`, `jti`, and our own `roles`, `models` and `tenant`.
 """
 
 import secrets
@@ -64,6 +64,8 @@ class LocalIssuer:
             leeway_s=settings.leeway_s,
             max_lifetime_s=settings.max_token_lifetime_s,
             required=(("roles",),),
+            tenant=("tenant",),
+            tenant_optional=True,
         )
         key = VerificationKey(self._key.public_key(), ALGORITHM, self._key_id)
         return TrustedIssuer(profile, KeyRing(settings.issuer, KeySet([key])))
@@ -74,9 +76,11 @@ class LocalIssuer:
         subject: str,
         roles: Collection[Role],
         models: Collection[str] | None = None,
+        tenant: str = "",
         ttl_s: float = 3600.0,
     ) -> str:
-        """A signed token. models: the models it may call; None means every model.
+        """A signed token. models: the models it may call; None means every model. tenant: whose
+        member the subject is, empty for nobody's.
 
         Raises SettingInvalid when no verifier with the same settings would accept it.
         """
@@ -86,6 +90,8 @@ class LocalIssuer:
             raise SettingInvalid(f"a token cannot live {ttl_s:g} seconds; permitted: {permitted}")
         if not subject_is_valid(subject):
             raise SettingInvalid(f"{subject!r} is not a subject: 1 to 255 printable characters")
+        if tenant and not subject_is_valid(tenant):
+            raise SettingInvalid(f"{tenant!r} is not a tenant: 1 to 255 printable characters")
         issued_s = self._clock.wall_ns() // 1_000_000_000
         token = jwt.encode(
             {
@@ -97,6 +103,7 @@ class LocalIssuer:
                 "jti": secrets.token_hex(16),
                 "roles": sorted(roles),
                 "models": None if models is None else sorted(models),
+                "tenant": tenant or None,
             },
             self._key,
             algorithm=ALGORITHM,

@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from serving.access import orders, state
 from serving.audit import desk as audit
-from serving.control import uploading
+from serving.control import rollout_desk, uploading
 from serving.control.changes import Applied, ApplyOrder
+from serving.control.policyhistory import PolicyEntries
 from serving.edge.privacy_admin import ErasureOrder, HoldOrder
 from serving.governance import desk as governance
 from serving.registry import desk as registry
@@ -23,6 +24,7 @@ TYPES: Final[Mapping[str, Any]] = {
     "RevocationOrder": orders.RevocationOrder,
     "ErasureOrder": ErasureOrder,
     "HoldOrder": HoldOrder,
+    "PolicyEntries": PolicyEntries,
     "Traffic": Traffic,
     "Applied": Applied,
     "ApplyOrder": ApplyOrder,
@@ -30,4 +32,5 @@ TYPES: Final[Mapping[str, Any]] = {
     **governance.TYPES,
     **audit.TYPES,
     **uploading.TYPES,
+    **rollout_desk.TYPES,
 }

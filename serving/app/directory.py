@@ -2,7 +2,7 @@
 
     lock                    held by the supervisor; a second `serving up` is refused
     keys/                   the local issuer's key, the secret between our own processes, and the
-                            pepper of API keys
+                            pepper of API keys; refusals.jsonl: what took approvals back
     access.json             API keys, rules and revocations; access-uses.json: last uses of keys
     run/settings.json       effective settings, read by every child
     run/instance            names this run; replicas of an earlier one are not taken for ours
@@ -13,11 +13,13 @@
     run/*.sock              introspection of each process; run/replicas/*.sock: frames
     log/gateway-<i>/        the prediction log of a worker
     ledger/                 tables of sealed segments (cold/), and where sinks go on
+    monitor/                how far comparisons of candidates are
     uploads/                artifacts on their way in, sealed piece by piece
     inspections/            what is inspected just now; empty otherwise
     subjects/               keys of data subjects, the erase list, legal holds
     logs/<process>.log      what a child wrote to its standard output and error, in this run
     logs/replica-<model>@<version>.log
+    policies.jsonl          every policy that gateways were told, by epoch
     snapshot-gateway-<i>.json, access-gateway-<i>.json: what each worker was told last
 
 Folders have mode 0700, files 0600. A Unix socket's path has at most 107 bytes; when a path below
@@ -86,6 +88,11 @@ class DataDirectory:
         return self.root / "releases"
 
     @property
+    def refusals_file(self) -> Path:
+        """What took consent back, for whom the database is not enough."""
+        return self.keys / "refusals.jsonl"
+
+    @property
     def settings_file(self) -> Path:
         return self.run / "settings.json"
 
@@ -101,6 +108,11 @@ class DataDirectory:
     def snapshot_file(self) -> Path:
         """What control published last, so that a restarted control forgets no replica."""
         return self.run / "snapshot.json"
+
+    @property
+    def policy_history(self) -> Path:
+        """Every policy that gateways were told, by epoch; an older part stands beside it."""
+        return self.root / "policies.jsonl"
 
     @property
     def instance(self) -> str:
@@ -122,6 +134,15 @@ class DataDirectory:
     @property
     def ledger_socket(self) -> Path:
         return self.sockets / "ledger.sock"
+
+    @property
+    def monitor_socket(self) -> Path:
+        return self.sockets / "monitor.sock"
+
+    @property
+    def monitor(self) -> Path:
+        """What the monitor remembers."""
+        return self.root / "monitor"
 
     @property
     def ledger(self) -> Path:

@@ -13,15 +13,16 @@ from serving.ledger.jobs import Job, JobRunner
 from serving.ledger.kafka import KafkaSink
 from serving.ledger.labels import LabelFigures
 from serving.ledger.places import cold_place
-from serving.ledger.retention import Retention
+from serving.ledger.retention import Evidence, Retention
 from serving.ledger.shipping import Shipping
 from serving.ledger.tailing import Lag
 from serving.ledger.upkeep import Compaction
 from serving.predictionlog.holds import Holds
 from serving.predictionlog.retention import RetentionRules, declared_days
 from serving.settings import Settings
-from serving.telemetry import families as names
+from serving.telemetry import ledger_families as names
 from serving.telemetry.metrics import Labels, MetricFamilies
+from serving.trust.installation import installation_key
 
 
 class LedgerJobs:
@@ -60,7 +61,7 @@ class LedgerJobs:
             rules=self._rules,
             shipped=self._shipped,
             needed=self._needed,
-            spool=Spool(directory.audit),
+            evidence=Evidence(Spool(directory.audit), installation_key(directory.keys)),
             clock=clock,
         )
         self.runner = JobRunner(self._jobs(), clock)

@@ -21,19 +21,24 @@ from serving.app.directory import DataDirectory
 from serving.app.evidence_parts import EvidenceTasks
 from serving.app.ports import read_ports
 from serving.app.registry_access import RegistryAccess
+from serving.app.rollout_parts import RolloutControl
+from serving.control.measures import Measures
 from serving.control.plane import Plane
+from serving.control.policyhistory import PolicyHistory
 from serving.control.publisher import SnapshotPublisher
 from serving.control.reconciler import Engine, Reconciler
 from serving.control.rollout import answering
 from serving.core.clock import Clock, SystemClock
 from serving.edge.admin import introspection_routes
 from serving.edge.http import HttpServer
+from serving.edge.reports_admin import ReportRoutes
 from serving.edge.routes import Router
 from serving.edge.tls import tls_of
 from serving.errors import AddressInUse
 from serving.settings import Settings
-from serving.telemetry.families import SNAPSHOT_EPOCH, ReplicaReport, add_replica_families
+from serving.telemetry.families import SNAPSHOT_EPOCH
 from serving.telemetry.metrics import MetricFamilies
+from serving.telemetry.replicas import ReplicaReport, add_replica_families
 
 logger = structlog.get_logger()
 
@@ -97,9 +102,18 @@ class RunningControl:
             # Replicas of the local engine died with the control process before this one.
             restore=settings.inference.engine == "ray",
             clock=clock,
+            note=PolicyHistory(directory.policy_history, clock).note,
         )
         self._registry = RegistryAccess(
-            settings, directory, held=answering(self._publisher.before), clock=clock
+            settings,
+            directory,
+            held=answering(self._publisher.before),
+            snapshot=lambda: self._publisher.current,
+            clock=clock,
+        )
+        self._measures = Measures(clock)
+        self._rollouts = RolloutControl(
+            settings, directory, self._registry, measures=self._measures, clock=clock
         )
         self._reconciler = Reconciler(
             engine,
@@ -108,7 +122,7 @@ class RunningControl:
             clock=clock,
         )
         self._plane = Plane(
-            self._registry.source,
+            self._rollouts.source,
             engine=settings.inference.engine,
             reconciler=self._reconciler,
             publisher=self._publisher,
@@ -116,6 +130,7 @@ class RunningControl:
             clock=clock,
             refused=self._note_refusal,
         )
+        self._rollouts.conduct(self._plane)
         self._notes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -127,6 +142,7 @@ class RunningControl:
                 self._registry.inspections.run(),
                 evidence.run(),
                 self._plane.run(),
+                self._rollouts.run(),
                 self._issuers.run(),
                 self._reconcile(),
             )
@@ -138,7 +154,12 @@ class RunningControl:
         access = ControlAccess(
             self._settings, self._issuers, directory=self._directory, clock=self._clock
         )
-        server = self._server(access.router(self._plane, self._registry.routes()))
+        reports = ReportRoutes(self._measures.take)
+        server = self._server(
+            access.router(
+                self._plane, [*self._registry.routes(), *self._rollouts.routes(), *reports.routes()]
+            )
+        )
         try:
             await server.listen(
                 host=control.host, port=control.port, tls=tls_of(control, port="control")
@@ -158,6 +179,7 @@ class RunningControl:
         families = MetricFamilies()
         access.read_families(families)
         evidence.read_families(families)
+        self._rollouts.read_families(families)
         read_ports(families, {"control": server})
         families.read_one(SNAPSHOT_EPOCH, lambda: self._publisher.current.epoch)
         add_replica_families(families, self._replica_reports)

@@ -12,6 +12,9 @@ from serving.trust.privatefiles import read_or_create
 HEAD: Final = "head"
 CONTROL: Final = "control"
 LEDGER: Final = "ledger"
+MONITOR: Final = "monitor"
+IDLE: Final = (LEDGER, MONITOR)
+"""They get the time that nobody else wants."""
 TOKEN_BYTES: Final = 32
 
 
@@ -20,7 +23,8 @@ def gateway_names(settings: Settings) -> list[str]:
 
 
 def plan_children(settings: Settings, directory: DataDirectory) -> list[ChildPlan]:
-    """In the order of a start: the head where there is one, control, the gateway workers, the ledger."""
+    """In the order of a start: the head where there is one, control, the gateway workers, the
+    ledger, the monitor."""
     embedded = settings.inference.engine == "ray" and settings.ray.address is None
     local = settings.inference.engine == "local"
     environment = {} if local else _ray_environment(directory, embedded=embedded)
@@ -31,14 +35,14 @@ def plan_children(settings: Settings, directory: DataDirectory) -> list[ChildPla
             module=f"serving.app.{module}",
             arguments=("--settings", str(directory.settings_file), "--index", str(index)),
             log=directory.process_log(name),
-            environment={} if module in ("worker", "ledger") else environment,
-            idle=module == "ledger",
+            environment={} if module in ("worker", *IDLE) else environment,
+            idle=module in IDLE,
         )
 
     heads = [plan(HEAD, "head")] if embedded else []
     control = plan(CONTROL, "local_control" if local else "control")
     gateways = [plan(name, "worker", index) for index, name in enumerate(gateway_names(settings))]
-    return [*heads, control, *gateways, plan(LEDGER, "ledger")]
+    return [*heads, control, *gateways, *(plan(name, name) for name in IDLE)]
 
 
 def _ray_environment(directory: DataDirectory, *, embedded: bool) -> dict[str, str]:

@@ -5,26 +5,31 @@ The control port listens from the start. Until the database was reached its desk
 it goes away later every question to it fails by itself.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from serving.app.directory import DataDirectory
 from serving.app.evidence_parts import EvidenceParts
 from serving.app.registry_parts import RegistryParts
+from serving.control.comparisons import Comparisons, Rules
+from serving.control.conductor import RolloutOffice
 from serving.control.inspecting import Inspector
 from serving.control.inspections import Admitted, Inspections
 from serving.control.register import Office, RegistrySource
 from serving.core.calls import Answer, Call
 from serving.core.clock import Clock
+from serving.core.traffic import Snapshot
 from serving.edge.audit_admin import AuditRoutes
 from serving.edge.governance_admin import GovernanceRoutes
 from serving.edge.registry_admin import Desk, RegistryRoutes
 from serving.edge.routes import Route
 from serving.edge.traffic_admin import TrafficRoutes
 from serving.edge.upload_admin import UploadRoutes
+from serving.edge.verdict_admin import VerdictRoutes
 from serving.errors import RegistryUnavailable
 from serving.inference.plans import ApplicationPlan, ReplicaOrder
 from serving.registry.entities import RegisteredVersion, Scale
+from serving.registry.rows import find_model
 from serving.settings import Settings
 from serving.storage.worker import Worker
 
@@ -53,10 +58,18 @@ class RegistryAccess:
     """The registry as the control process sees it. Built on the loop; `source.run` is one task."""
 
     def __init__(
-        self, settings: Settings, directory: DataDirectory, *, held: Collection[str], clock: Clock
+        self,
+        settings: Settings,
+        directory: DataDirectory,
+        *,
+        held: Collection[str],
+        snapshot: Callable[[], Snapshot],
+        clock: Clock,
     ) -> None:
-        """held: versions, as `model@version`, that answered when control ended last."""
+        """held: versions, as `model@version`, that answered when control ended last. snapshot: what
+        gateways were told last."""
         self.worker = Worker(clock)
+        self._comparisons = Comparisons(snapshot, self._rules, self.worker)
         self._desks = {name: LateDesk() for name in DESKS}
         self._settings = settings
         self._directory = directory
@@ -86,6 +99,9 @@ class RegistryAccess:
             *RegistryRoutes(desks["registry"], worker, changed=changed).routes(),
             *TrafficRoutes(desks["traffic"], worker, changed=changed).routes(),
             *GovernanceRoutes(desks["governance"], worker, changed=changed).routes(),
+            *VerdictRoutes(
+                desks["governance"], worker, comparisons=self._comparisons, changed=changed
+            ).routes(),
             *AuditRoutes(desks["audit"], worker).routes(),
             *UploadRoutes(desks["uploads"], worker, finished=self.inspections.nudge).routes(),
         ]
@@ -94,6 +110,15 @@ class RegistryAccess:
         """What audit and governance work on; None until the database was reached."""
         parts = self._parts
         return None if parts is None else parts.evidence
+
+    @property
+    def comparisons(self) -> Comparisons:
+        return self._comparisons
+
+    def rollouts(self) -> RolloutOffice | None:
+        """None until the database was reached."""
+        parts = self._parts
+        return None if parts is None else RolloutOffice(parts.database, parts.rollouts)
 
     def _admitted(self) -> Admitted | None:
         parts = self._parts
@@ -114,7 +139,9 @@ class RegistryAccess:
         """Raises RegistryUnavailable while there is no database, and whatever stops a start."""
         parts = self._parts
         if parts is None:
-            parts = self._parts = RegistryParts.open(self._settings, self._directory, self._clock)
+            parts = self._parts = RegistryParts.open(
+                self._settings, self._directory, live=self._comparisons, clock=self._clock
+            )
         left_out = parts.apply_deployments()
         for name, desk in parts.desks.items():
             self._desks[name].desk = desk
@@ -126,6 +153,19 @@ class RegistryAccess:
             parts.journal.record,
             left_out,
             tend=retired.sweep if destroys else _nothing,
+        )
+
+    def _rules(self, models: Collection[str]) -> Rules:
+        """How each of these models is compared. Raises RegistryUnavailable."""
+        parts = self._parts
+        if parts is None:
+            raise RegistryUnavailable("the registry's database was not reached since the start")
+        return parts.database.read(
+            lambda connection: {
+                name: model.facts.comparison
+                for name in models
+                if (model := find_model(connection, name)) is not None
+            }
         )
 
     def _plan_of(self, version: RegisteredVersion, scale: Scale, release: str) -> ApplicationPlan:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from serving.app.directory import DataDirectory
 from serving.app.evidence_parts import EvidenceParts, open_trail
 from serving.artifacts.locations import open_artifacts, open_keys
+from serving.artifacts.store import ArtifactStore
 from serving.artifacts.uploads import Uploads
 from serving.audit.desk import AuditDesk
 from serving.audit.log import AuditLog
@@ -23,6 +25,7 @@ from serving.control.admission import FolderAdmission
 from serving.control.applying import Applying
 from serving.control.changes import Applied, ApplyOrder
 from serving.control.inspections import Admitted
+from serving.control.policyhistory import PolicyHistory
 from serving.control.releases import ManifestGuard, ReleaseFiles
 from serving.control.retirement import Retirement
 from serving.control.traffic import TrafficDesk
@@ -32,10 +35,12 @@ from serving.core.clock import Clock
 from serving.edge.registry_admin import Desk
 from serving.governance.desk import GovernanceDesk
 from serving.governance.journal import Journal
+from serving.governance.rollouts import Rollouts
 from serving.governance.service import Governance, Keys
+from serving.governance.verdictbook import LiveComparisons
 from serving.governance.webhooks import webhook_secret
 from serving.registry.desk import RegistryDesk
-from serving.registry.folder import DEFAULT_MODELS_DIR, load_catalogue
+from serving.registry.folder import DEFAULT_MODELS_DIR, Catalogue, load_catalogue
 from serving.settings import Settings
 from serving.storage.database import Database
 from serving.storage.operations import Operations
@@ -61,9 +66,17 @@ class RegistryParts:
     admitted: Admitted
     desks: Mapping[str, Desk]
     evidence: EvidenceParts
+    rollouts: Rollouts
 
     @classmethod
-    def open(cls, settings: Settings, directory: DataDirectory, clock: Clock) -> Self:
+    def open(
+        cls,
+        settings: Settings,
+        directory: DataDirectory,
+        *,
+        live: LiveComparisons,
+        clock: Clock,
+    ) -> Self:
         """Raises RegistryUnavailable, SchemaUnsupported, StartFailed, SpecificationInvalid."""
         catalogue = load_catalogue(settings.models_dir or DEFAULT_MODELS_DIR)
         store = open_artifacts(
@@ -71,38 +84,35 @@ class RegistryParts:
         )
         database = Database.open(settings.registry, directory.root, clock=clock)
         audit = AuditLog(clock)
-        keys = Keys(
-            signing=installation_key(directory.keys),
-            trusted=partial(read_trusted, directory.keys),
-            webhooks=webhook_secret(directory.keys),
+        keys = _keys(directory)
+        governance = _governance(
+            settings, keys, directory.refusals_file, audit=audit, live=live, clock=clock
         )
-        governance = _governance(settings, keys, audit, clock)
         registry, operations = governance.registry, Operations(database, clock)
-        admission = FolderAdmission(
-            catalogue=catalogue,
-            database=database,
-            registry=registry,
-            evidence=governance.guard,
-            book=governance.evidence,
-            waivers=governance.waivers,
-            shelf=store,
-        )
+        admission = _admission(governance, catalogue, database, shelf=store)
         applying = Applying(database, registry, admission)
         uploads = Uploads(directory.uploads, open_keys(settings.artifacts, directory.keys))
+        releases = ReleaseFiles(
+            directory.releases, governance.guard, keys.signing, keys.trusted, clock
+        )
         return cls(
             settings=settings,
             directory=directory,
             database=database,
             journal=governance.journal,
-            releases=ReleaseFiles(
-                directory.releases, governance.guard, keys.signing, keys.trusted, clock
-            ),
+            releases=releases,
             retirement=Retirement(database, audit, store, clock),
             applying=applying,
             admitted=Admitted(uploads, store, database, registry, governance.evidence),
             desks={
                 "registry": RegistryDesk(registry, database, operations, shelf=store),
-                "traffic": TrafficDesk(database, registry, operations, applying),
+                "traffic": TrafficDesk(
+                    database,
+                    registry,
+                    operations,
+                    applying,
+                    PolicyHistory(directory.policy_history, clock),
+                ),
                 "governance": GovernanceDesk(governance, database, operations),
                 "audit": AuditDesk(database),
                 "uploads": UploadDesk(
@@ -114,6 +124,7 @@ class RegistryParts:
                 open_trail(settings, directory, database, governance=governance, clock=clock),
                 keys.webhooks,
             ),
+            rollouts=_rollouts(settings, governance, releases),
         )
 
     def apply_deployments(self) -> tuple[tuple[str, str], ...]:
@@ -143,13 +154,55 @@ class RegistryParts:
         return self.applying.run(order, actor=product("settings"))
 
 
-def _governance(settings: Settings, keys: Keys, audit: AuditLog, clock: Clock) -> Governance:
+def _keys(directory: DataDirectory) -> Keys:
+    return Keys(
+        signing=installation_key(directory.keys),
+        trusted=partial(read_trusted, directory.keys),
+        webhooks=webhook_secret(directory.keys),
+    )
+
+
+def _admission(
+    governance: Governance, catalogue: Catalogue, database: Database, *, shelf: ArtifactStore
+) -> FolderAdmission:
+    return FolderAdmission(
+        catalogue=catalogue,
+        database=database,
+        registry=governance.registry,
+        evidence=governance.guard,
+        book=governance.evidence,
+        waivers=governance.waivers,
+        shelf=shelf,
+    )
+
+
+def _rollouts(settings: Settings, governance: Governance, releases: ReleaseFiles) -> Rollouts:
+    """A candidate is deployable when its release holds."""
+    return Rollouts(
+        governance.registry,
+        governance.journal,
+        warm_s=settings.rollouts.warm_s,
+        deployable=releases.check,
+    )
+
+
+def _governance(
+    settings: Settings,
+    keys: Keys,
+    refusals: Path,
+    *,
+    audit: AuditLog,
+    live: LiveComparisons,
+    clock: Clock,
+) -> Governance:
     """Its registry signs the manifest of whatever is validated."""
     return Governance(
         settings.governance,
         settings.webhooks,
         keys=keys,
+        refusals=refusals,
         audit=audit,
         clock=clock,
         guarding=lambda guard: ManifestGuard(guard, keys.signing, clock),
+        live=live,
     )

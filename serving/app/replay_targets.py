@@ -4,9 +4,10 @@ Nothing has to be approved to be replayed: what it answers goes to nobody. The b
 same when they are loaded, so that it is the version that is named.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from serving.app.directory import DataDirectory
 from serving.artifacts.bundles import Bundle
@@ -15,12 +16,14 @@ from serving.artifacts.manifest import Manifest
 from serving.artifacts.release import read_release
 from serving.core.clock import Clock
 from serving.core.models import Digest, ModelVersion, VersionName
-from serving.errors import ArtifactInvalid
-from serving.registry.entities import RegisteredVersion
+from serving.errors import ArtifactInvalid, SpecificationInvalid
+from serving.registry.entities import ModelFacts, RegisteredVersion
 from serving.registry.folder import DEFAULT_MODELS_DIR, Catalogue, load_catalogue
-from serving.registry.rows import find_version
+from serving.registry.rows import find_model, find_version
 from serving.settings import Settings
 from serving.storage.database import FILE_NAME, Database
+
+Found = TypeVar("Found")
 
 FILE_SUFFIX: Final = ".onnx"
 
@@ -45,12 +48,21 @@ class Targets:
         name = VersionName(Path(against).name)
         return replace(known, version=name, digest=Digest(bundle.digest)), bundle
 
+    def facts(self, model: str) -> ModelFacts:
+        """What its owner says of a model. Raises SpecificationInvalid, RegistryUnavailable."""
+        found = self._read(lambda connection: find_model(connection, model))
+        return (
+            self._catalogue.entry(model, self._first(model)).facts if found is None else found.facts
+        )
+
     def _version(self, model: str, version: str) -> tuple[ModelVersion, Bundle]:
         registered = self._registered(model, version)
         if registered is not None:
+            _check_runs_alone(registered.definition)
             return registered.definition, self._stored(registered)
         entry = self._catalogue.entry(model, version)
-        return entry.version, _bundle(entry.artifact)
+        _check_runs_alone(entry.version)
+        return entry.version, Bundle.single(b"".join(entry.content()))
 
     def _first(self, model: str) -> str:
         return self._catalogue.versions(model)[0]
@@ -64,12 +76,16 @@ class Targets:
         return DataDirectory.at(self.settings.data_dir)
 
     def _registered(self, model: str, version: str) -> RegisteredVersion | None:
+        return self._read(lambda connection: find_version(connection, model, version))
+
+    def _read(self, question: Callable[[Any], Found | None]) -> Found | None:
+        """question: asked with a connection. None where there is no registry, either."""
         settings, root = self.settings.registry, self._directory.root
         if not settings.url and not (root / FILE_NAME).exists():
             return None
-        database = Database.open(settings, root, clock=self.clock)
+        database = Database.existing(settings, root / FILE_NAME, clock=self.clock)
         try:
-            return database.read(lambda connection: find_version(connection, model, version))
+            return database.read(question)
         finally:
             database.close()
 
@@ -84,6 +100,14 @@ class Targets:
         manifest = Manifest.decode(release.manifest.payload)
         files = {path: store.open(digest) for path, digest in manifest.digests.items()}
         return Bundle(manifest.entry, files)
+
+
+def _check_runs_alone(version: ModelVersion) -> None:
+    """Raises SpecificationInvalid."""
+    if version.stages:
+        raise SpecificationInvalid(
+            f"{version.key} is an ensemble, which gateways run: replay the records of its stages"
+        )
 
 
 def _bundle(artifact: Path) -> Bundle:

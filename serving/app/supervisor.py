@@ -7,7 +7,7 @@ then control, then the head, and at last whatever is left below this process.
 
     death of            what happens
     a gateway worker    started again; the others have the port meanwhile
-    the ledger          started again; nobody waits for it
+    ledger, monitor     started again; nobody waits for them
     control             started again; replicas and gateways go on without it
     the head            Ray's leftovers are killed; head and control start again
     the supervisor      every child gets SIGTERM from the kernel
@@ -34,7 +34,7 @@ from serving.app.descendants import become_subreaper, kill_descendants, reap_ado
 from serving.app.directory import DataDirectory
 from serving.app.introspection import Introspection
 from serving.app.location import TEMPORARY_PREFIX, read_location
-from serving.app.processes import CONTROL, HEAD, LEDGER, gateway_names, plan_children
+from serving.app.processes import CONTROL, HEAD, LEDGER, MONITOR, gateway_names, plan_children
 from serving.app.progress import ChildDied, Progress, Starting, Stopped, Stopping
 from serving.app.readiness import Watch
 from serving.app.scrape import MetricsPort
@@ -261,6 +261,7 @@ class Supervisor:
         return {
             CONTROL: self._directory.control_socket,
             LEDGER: self._directory.ledger_socket,
+            MONITOR: self._directory.monitor_socket,
             **gateways,
         }
 

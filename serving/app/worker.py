@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import platform
 from collections.abc import Coroutine
 from typing import Final
 
@@ -41,10 +42,12 @@ from serving.edge.routes import Reply, Request, Route, Router
 from serving.edge.tls import tls_of
 from serving.gateway.batching import VersionQueue
 from serving.gateway.denialreports import DenialReports
+from serving.gateway.ensembles import EnsembleQueue
 from serving.gateway.keyuses import report_uses
 from serving.gateway.memory import used_share
 from serving.gateway.pipeline import Pipeline
 from serving.gateway.replicas import ReplicaLinks
+from serving.gateway.reporting import GatewayReporter, Tally
 from serving.gateway.snapshots import Follower
 from serving.gateway.telemetry import CallTelemetry
 from serving.inference.channel import Channel
@@ -110,6 +113,7 @@ class Worker:
                 certificates=certificates,
             )
         )
+        self.tally = Tally(self.metrics, worker=f"{platform.node()}/{index}", clock=clock)
         self._tasks: list[asyncio.Task[None]] = []
 
     # Built on the running loop: queues schedule on it.
@@ -133,7 +137,7 @@ class Worker:
             limits=within_descriptors(settings.http),
             refused=lambda error: metrics.refused(error.code),
         )
-        self.grpc = GrpcServer(
+        self.grpc = GrpcServer.of(
             self.pipeline,
             authenticator=self.authenticator,
             readiness=self,
@@ -187,6 +191,7 @@ class Worker:
 
     def apply(self, snapshot: Snapshot) -> None:
         """Routes by `snapshot` from the next request on; called on the loop."""
+        self.tally.apply(snapshot.policies)
         self.pipeline.apply(snapshot)
         self.rest.versions.apply(snapshot)
         self.grpc.versions.apply(snapshot)
@@ -258,16 +263,29 @@ class Worker:
         snapshot.restore()
         uses = report_uses(self.access.take_uses, port=control, secret=secret)
         self._denials = DenialReports(self.access.denials.tally, port=control, secret=secret)
+        reporter = GatewayReporter(
+            self.tally, epoch=lambda: self.pipeline.table.epoch, port=control, secret=secret
+        )
         sharing = self.quotas.sharing
         return [
             access.run(),
             snapshot.run(),
             uses,
             self._denials.run(),
+            reporter.run(),
             *([sharing.run()] if sharing else []),
         ]
 
     def _make_queue(self, version: ModelVersion, pipeline: Pipeline) -> VersionQueue:
+        if version.stages:
+            return EnsembleQueue(
+                version,
+                settings=self.settings.channel,
+                admission=self.settings.admission,
+                clock=self.clock,
+                outcomes=pipeline,
+                find=pipeline.queue,
+            )
         return VersionQueue(
             version,
             settings=self.settings.channel,

@@ -1,11 +1,14 @@
 """What a worker's objects already count, shown to Prometheus at scrape time."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from serving.access.live import LiveAccess
 from serving.access.tokens import Authenticator
 from serving.app.ports import read_ports
 from serving.app.worker_recording import WorkerRecording
+from serving.gateway.cache import ResponseCache
+from serving.gateway.pipeline import Pipeline
 from serving.predictionlog.counts import COMMIT_TIMES_S, LogStatistics
 from serving.telemetry import families as names
 from serving.telemetry.metrics import Histogram, Labels, MetricFamilies
@@ -28,6 +31,9 @@ def read_families(worker: "Worker") -> None:
         queues = pipeline.table.queues.values()
         return {(q.version.model, q.version.version): q.oldest_s for q in queues}
 
+    read_caches(families, pipeline)
+    families.read(names.TRAFFIC_WEIGHT, worker.tally.weights)
+    families.read(names.SHADOW_COST, worker.tally.costs)
     families.read(names.QUEUED_ROWS, queued_rows)
     families.read(names.QUEUE_OLDEST, oldest_s)
     families.read_one(names.IN_FLIGHT_REQUESTS, lambda: pipeline.admission.in_flight)
@@ -44,6 +50,10 @@ def read_families(worker: "Worker") -> None:
     families.read_one(names.TOKEN_CACHE_HITS, lambda: tokens.statistics().hits)
     families.read_one(names.TOKEN_CACHE_MISSES, lambda: tokens.statistics().misses)
     read_refusals(families, worker.access, tokens)
+    guesses = {"http": http.guesses, "grpc": worker.grpc.held.guesses}
+    families.read(
+        names.REFUSALS_HELD, lambda: {(port,): each.held for port, each in guesses.items()}
+    )
     issuers = worker.issuers
     families.read(
         names.ISSUER_KEYS_AGE, lambda: {(each.issuer,): each.age_s for each in issuers.status()}
@@ -57,6 +67,22 @@ def read_families(worker: "Worker") -> None:
         families.read_one(names.QUOTA_NODES, lambda: sharing.nodes if sharing.shared else 0)
     families.read(names.SPANS, lambda: _spans(worker))
     read_ports(families, {"http": http, "grpc": worker.grpc})
+
+
+def read_caches(families: MetricFamilies, pipeline: Pipeline) -> None:
+    """The response caches of the versions that have one."""
+
+    def reader(count: Callable[[ResponseCache], int]) -> Callable[[], dict[Labels, float]]:
+        return lambda: {
+            (queue.version.model, queue.version.version): count(queue.cache)
+            for queue in pipeline.table.queues.values()
+            if queue.cache is not None
+        }
+
+    families.read(names.CACHE_HITS, reader(lambda cache: cache.hits))
+    families.read(names.CACHE_MISSES, reader(lambda cache: cache.misses))
+    families.read(names.CACHE_EVICTIONS, reader(lambda cache: cache.evictions))
+    families.read(names.CACHE_BYTES, reader(lambda cache: cache.held_bytes))
 
 
 def read_accounts(families: MetricFamilies, recording: WorkerRecording) -> None:

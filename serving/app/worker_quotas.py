@@ -31,14 +31,18 @@ class WorkerQuotas:
         salt = shared_salt(internal_secret(directory.keys)) if shared.redis_url else None
         buckets = Buckets.open(directory.quotas, salt=salt)
         concurrency = Concurrency.open(
-            directory.concurrency, workers=settings.http.workers, index=index
+            directory.concurrency, workers=settings.http.workers, index=index, salt=salt
         )
         quotas = Quotas(settings.quotas, buckets, concurrency=concurrency, clock=clock)
         if shared.redis_url is None:
+            # What was left by an earlier run that could not hear the others holds no longer.
+            buckets.scale = 1
+            concurrency.be_alone(1)
             return cls(quotas)
         sharing = QuotaSharing(
             buckets,
             RedisStore.connect(shared.redis_url, shared),
+            concurrency=concurrency,
             node=f"{socket.gethostname()}/{directory.instance}",
             lock=directory.quota_lock,
             settings=shared,

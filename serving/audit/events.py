@@ -47,6 +47,7 @@ class EventName(StrEnum):
     PAYLOADS_READ = "log:payloads:read"
     PAYLOADS_EXPORTED = "log:payloads:exported"
     RECORDS_DELETED = "log:records:deleted"
+    EXPERIMENT_READ = "log:experiment:read"
 
     # -- data subjects -----------------------------------------------------------------------------
     SUBJECT_ERASURE_ORDERED = "privacy:erasure:ordered"
@@ -68,6 +69,7 @@ class EventName(StrEnum):
     VERSION_SHADOWED = "registry:version:shadowed"
     VERSION_CANARIED = "registry:version:canaried"
     VERSION_PROMOTED = "registry:version:promoted"
+    VERSION_RESTORED = "registry:version:restored"
     VERSION_STOOD_DOWN = "registry:version:stood_down"
     VERSION_DEPRECATED = "registry:version:deprecated"
     VERSION_REINSTATED = "registry:version:reinstated"
@@ -77,6 +79,8 @@ class EventName(StrEnum):
     ALIAS_SET = "registry:alias:set"
     ALIAS_REMOVED = "registry:alias:removed"
     TRAFFIC_SET = "registry:traffic:set"
+    EXPERIMENT_STARTED = "registry:experiment:started"
+    EXPERIMENT_ENDED = "registry:experiment:ended"
 
     # -- governance --------------------------------------------------------------------------------
     REQUEST_OPENED = "governance:request:opened"
@@ -90,8 +94,22 @@ class EventName(StrEnum):
     APPROVAL_REFUSED = "governance:approval:refused"
     OVERRIDE_GIVEN = "governance:override:given"
     EVIDENCE_RECORDED = "governance:evidence:recorded"
+    VERDICT_ISSUED = "governance:verdict:issued"
     WEBHOOK_ADDED = "governance:webhook:added"
     WEBHOOK_REMOVED = "governance:webhook:removed"
+
+    # -- rollouts ----------------------------------------------------------------------------------
+    ROLLOUT_STARTED = "rollout:canary:started"
+    ROLLOUT_READY = "rollout:canary:ready"
+    ROLLOUT_ADVANCED = "rollout:canary:advanced"
+    ROLLOUT_HELD = "rollout:canary:held"
+    ROLLOUT_PAUSED = "rollout:canary:paused"
+    ROLLOUT_RESUMED = "rollout:canary:resumed"
+    ROLLOUT_PROMOTED = "rollout:canary:promoted"
+    ROLLOUT_COMPLETED = "rollout:canary:completed"
+    ROLLOUT_ROLLED_BACK = "rollout:canary:rolled_back"
+    ROLLOUT_ABORTED = "rollout:canary:aborted"
+    ROLLOUT_TARGET_REFUSED = "rollout:target:refused"
 
 
 @dataclass(frozen=True, slots=True)

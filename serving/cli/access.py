@@ -1,6 +1,7 @@
 """`serving access`: who may do what, and why."""
 
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
@@ -9,9 +10,8 @@ import typer
 from serving.access.orders import Explanation, RevocationOrder, RuleOrder
 from serving.access.patterns import ANY
 from serving.access.state import Effect, Revocation, RevocationKind, Rule
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.orders import ControlClient
-from serving.cli.output import instant, say, say_json, table
+from serving.cli.groups import AtControl, grouped
+from serving.cli.output import instant, table
 from serving.core.principals import Action, Role
 
 app = typer.Typer(
@@ -26,6 +26,22 @@ Model = Annotated[str, typer.Option(help="On which models, such as fraud-*.")]
 Comment = Annotated[str, typer.Option(help="Why; kept with it.")]
 
 
+@dataclass(frozen=True, slots=True)
+class RuleOptions:
+    """What a grant and a denial have in common."""
+
+    subject: Subject
+    model: Model = ANY
+    subject_tenant: SubjectTenant = ANY
+    comment: Comment = ""
+
+    def make(self, at: AtControl, effect: Effect, **what: Any) -> None:
+        """what: the role or action, and the tenant of the models."""
+        order = RuleOrder(effect=effect, **asdict(self), **what)
+        rule = at.client().post("/v1/access/rules", order, Rule)
+        at.tell(rule, lambda: rule.rule)
+
+
 class _Rules(msgspec.Struct, frozen=True):
     rules: tuple[Rule, ...]
 
@@ -35,7 +51,8 @@ class _Revocations(msgspec.Struct, frozen=True):
 
 
 @app.command("explain")
-def explain(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def explain(
     *,
     action: Annotated[Action, typer.Option(help="What is to be done.")],
     subject: Annotated[str, typer.Option(help="By whom.")] = "",
@@ -45,9 +62,7 @@ def explain(  # noqa: PLR0913 -- one parameter for each option
     ] = None,
     tenant: Annotated[str, typer.Option(help="The tenant that the credential names.")] = "",
     key: Annotated[str, typer.Option(help="An API key to ask for instead of a subject.")] = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Say whether somebody may do something now, and what decides it.
 
@@ -63,30 +78,24 @@ def explain(  # noqa: PLR0913 -- one parameter for each option
     query = {"action": action.value, "subject": subject, "tenant": tenant}
     query |= {"roles": ",".join(role or ()), "key": key}
     query |= {} if model is None else {"model": model}
-    client = ControlClient(config, data_dir)
+    client = at.client()
     found = client.get("/v1/access/explain", Explanation, **query)
-    if json:
-        say_json(found)
-        return
     verdict = "allowed" if found.allowed else "refused"
-    say(f"{verdict}: {found.reason} ({found.ground}, rules of epoch {found.epoch})")
+    why = f"{found.reason} ({found.ground}, rules of epoch {found.epoch})"
+    at.tell(found, lambda: f"{verdict}: {why}")
 
 
 @app.command("grant")
-def grant(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def grant(
     *,
-    subject: Subject,
+    rule: RuleOptions,
     role: Annotated[Role, typer.Option(help="The role that it gives.")],
-    model: Model = ANY,
-    subject_tenant: SubjectTenant = ANY,
     model_tenant: Annotated[
         str | None,
         typer.Option(help="Models of this tenant, * for all. Default: the subject's own."),
     ] = None,
-    comment: Comment = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Give somebody a role on some models; in force everywhere within a second.
 
@@ -97,34 +106,21 @@ def grant(  # noqa: PLR0913 -- one parameter for each option
       serving access grant --subject alice --role caller --model 'fraud-*'
       serving access grant --subject 'ops-*' --role operator --model-tenant '*'
     """
-    order = RuleOrder(
-        effect=Effect.ALLOW,
-        subject=subject,
-        subject_tenant=subject_tenant,
-        model=model,
-        model_tenant=model_tenant,
-        role=role,
-        comment=comment,
-    )
-    _make(order, ControlClient(config, data_dir), as_json=json)
+    rule.make(at, Effect.ALLOW, role=role, model_tenant=model_tenant)
 
 
 @app.command("deny")
-def deny(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def deny(
     *,
-    subject: Subject,
+    rule: RuleOptions,
     action: Annotated[
         Action | None, typer.Option(help="What is forbidden. Default: everything.")
     ] = None,
-    model: Model = ANY,
-    subject_tenant: SubjectTenant = ANY,
     model_tenant: Annotated[
         str | None, typer.Option(help="Only models of this tenant. Default: all.")
     ] = None,
-    comment: Comment = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Forbid something, whatever roles and grants permit; in force everywhere within a second.
 
@@ -133,25 +129,15 @@ def deny(  # noqa: PLR0913 -- one parameter for each option
       serving access deny --subject 'intern-*' --model 'fraud-*'
       serving access deny --subject bob --action infer --comment "left the team"
     """
-    order = RuleOrder(
-        effect=Effect.DENY,
-        subject=subject,
-        subject_tenant=subject_tenant,
-        model=model,
-        model_tenant=model_tenant,
-        action=action,
-        comment=comment,
-    )
-    _make(order, ControlClient(config, data_dir), as_json=json)
+    rule.make(at, Effect.DENY, action=action, model_tenant=model_tenant)
 
 
 @app.command("revoke")
+@grouped
 def revoke(
     rule: Annotated[str, typer.Argument(help="The rule's identifier, as `list` shows it.")],
     *,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Take back a grant or a denial.
 
@@ -159,18 +145,17 @@ def revoke(
     Examples:
       serving access revoke 5d2c90aa1f07
     """
-    ControlClient(config, data_dir).delete(f"/v1/access/rules/{quote(rule, safe='')}")
-    _tell("removed", rule, as_json=json)
+    at.client().delete(f"/v1/access/rules/{quote(rule, safe='')}")
+    at.tell({"removed": rule}, lambda: f"removed {rule}")
 
 
 @app.command("disable")
+@grouped
 def disable(
     subject: Annotated[str, typer.Argument(help="Who may do nothing from now on.")],
     *,
     comment: Comment = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Turn somebody away altogether: their tokens, their API keys, and the keys that they own.
 
@@ -179,17 +164,16 @@ def disable(
       serving access disable bob --comment "left the company"
     """
     order = RevocationOrder(kind=RevocationKind.SUBJECT, value=subject, comment=comment)
-    ControlClient(config, data_dir).post("/v1/access/revocations", order, Revocation)
-    _tell("disabled", subject, as_json=json)
+    at.client().post("/v1/access/revocations", order, Revocation)
+    at.tell({"disabled": subject}, lambda: f"disabled {subject}")
 
 
 @app.command("enable")
+@grouped
 def enable(
     subject: Annotated[str, typer.Argument(help="Who was disabled.")],
     *,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Let somebody in again who was disabled.
 
@@ -198,12 +182,13 @@ def enable(
       serving access enable bob
     """
     path = f"/v1/access/revocations/subject/{quote(subject, safe='')}"
-    ControlClient(config, data_dir).delete(path)
-    _tell("enabled", subject, as_json=json)
+    at.client().delete(path)
+    at.tell({"enabled": subject}, lambda: f"enabled {subject}")
 
 
 @app.command("list")
-def list_rules(*, json: Json = False, config: Config = None, data_dir: DataDir = None) -> None:
+@grouped
+def list_rules(*, at: AtControl) -> None:
     """List grants, denials and revocations with who made each, and why.
 
     \b
@@ -211,32 +196,16 @@ def list_rules(*, json: Json = False, config: Config = None, data_dir: DataDir =
       serving access list
       serving access list --json
     """
-    client = ControlClient(config, data_dir)
+    client = at.client()
     rules = client.get("/v1/access/rules", _Rules).rules
     revocations = client.get("/v1/access/revocations", _Revocations).revocations
-    if json:
-        say_json({"rules": rules, "revocations": revocations})
-        return
     heads = ("RULE", "EFFECT", "SUBJECT", "MODELS", "WHAT", "BY", "SINCE", "WHY")
-    say(table(heads, [_rule_row(rule) for rule in rules]))
-    say("")
     columns = ("REVOKED", "VALUE", "ISSUED UNTIL", "BY", "SINCE", "WHY")
-    say(table(columns, [_revocation_row(each) for each in revocations]))
-
-
-def _make(order: RuleOrder, client: ControlClient, *, as_json: bool) -> None:
-    rule = client.post("/v1/access/rules", order, Rule)
-    if as_json:
-        say_json(rule)
-    else:
-        say(rule.rule)
-
-
-def _tell(what: str, value: str, *, as_json: bool) -> None:
-    if as_json:
-        say_json({what: value})
-    else:
-        say(f"{what} {value}")
+    tables = (
+        table(heads, [_rule_row(rule) for rule in rules]),
+        table(columns, [_revocation_row(each) for each in revocations]),
+    )
+    at.tell({"rules": rules, "revocations": revocations}, lambda: "\n\n".join(tables))
 
 
 def _rule_row(rule: Rule) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """`serving apply`: what a file says should serve, planned and made."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 import yaml
@@ -9,9 +10,21 @@ import yaml
 from serving.cli.options import Config, DataDir, Json
 from serving.cli.orders import ControlClient
 from serving.cli.output import say, say_json, table
+from serving.cli.shares import canaries_text, shadow_text
 from serving.control.changes import DEFAULT_REASON, Applied, ApplyOrder, Step
 from serving.core.principals import Role
 from serving.errors import SettingInvalid
+from serving.registry.entities import Scale
+from serving.registry.shares import Shares
+
+WORDS: Final[Mapping[str, Callable[[Shares], str]]] = {
+    "stable": lambda shares: shares.stable or "none",
+    "canaries": lambda shares: canaries_text(shares) if shares.arms else "none",
+    "shadows": lambda shares: "+".join(map(shadow_text, shares.shadows)) or "none",
+    "sticky": lambda shares: shares.sticky,
+    "testers": lambda shares: "+".join(shares.testers) or "none",
+}
+"""What a step may change of a model's traffic, in words."""
 
 
 def apply(
@@ -76,21 +89,20 @@ def _detail(step: Step) -> str:
     if step.before is None or step.after is None:
         return step.detail
     changes = []
-    for name in ("stable", "shadows", "scale"):
-        before, after = getattr(step.before, name), getattr(step.after, name)
-        if after is not None and before != after:
-            changes.append(f"{name} {_word(before)} -> {_word(after)}")
+    for name, text in WORDS.items():
+        before, after = text(step.before), text(step.after)
+        if before != after:
+            changes.append(f"{name} {before} -> {after}")
+    before_scale, after_scale = step.before.scale, step.after.scale
+    if after_scale is not None and before_scale != after_scale:
+        changes.append(f"scale {_scale(before_scale)} -> {_scale(after_scale)}")
     return ", ".join(changes)
 
 
-def _word(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "+".join(value) or "none"
-    if isinstance(value, str):
-        return value or "none"
-    most = f" to {value.max_replicas}" if value.max_replicas > value.min_replicas else ""
-    gpus = f" with {value.num_gpus:g} GPU" if value.num_gpus else ""
-    return f"{value.min_replicas}{most}{gpus}"
+def _scale(scale: Scale) -> str:
+    most = f" to {scale.max_replicas}" if scale.max_replicas > scale.min_replicas else ""
+    gpus = f" with {scale.num_gpus:g} GPU" if scale.num_gpus else ""
+    return f"{scale.min_replicas}{most}{gpus}"
 
 
 def _outcome(made: Applied) -> str:

@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 import typer
 
-from serving.cli.options import Config, DataDir, Json
+from serving.cli.groups import AsSomebody, grouped
 from serving.cli.orders import ControlClient
-from serving.cli.output import instant, say, say_json, table
+from serving.cli.output import instant, table
 from serving.core.principals import Role
 from serving.errors import ParameterInvalid
 from serving.governance.desk import RequestList
@@ -39,21 +39,16 @@ APPROVALS = "/v1/approvals"
 Id = Annotated[str, typer.Argument(help="The request's identifier, as `list` shows it.")]
 Reason = Annotated[str, typer.Option(help="Why; it is part of what is signed.")]
 Target = Annotated[str, typer.Argument(help="The version, as MODEL@VERSION.")]
-Token = Annotated[
-    str, typer.Option(envvar="SERVING_TOKEN", help="Your own token or API key.", show_default=False)
-]
 
 
 @app.command("request")
+@grouped
 def request(
     version: Target,
     *,
     reason: Reason,
     kind: Annotated[Literal["serve", "retire"], typer.Option(help="What is asked for.")] = "serve",
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Ask that a version may serve, or may be retired.
 
@@ -67,19 +62,17 @@ def request(
     """
     model, name = _parts(version)
     order = RequestOrder(kind=kind, model=model, version=name, reason=reason)
-    client = ControlClient(config, data_dir, role=Role.DEVELOPER, token=token)
-    _tell(client.post(APPROVALS, order, ApprovalRequest), as_json=json)
+    client = by.client(Role.DEVELOPER)
+    _tell(client.post(APPROVALS, order, ApprovalRequest), by=by)
 
 
 @app.command("list")
+@grouped
 def list_requests(
     *,
     state: Annotated[RequestState | None, typer.Option(help="Only these. Default: all.")] = None,
     model: Annotated[str, typer.Option(help="Only of this model.")] = "",
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """List requests, newest first.
 
@@ -89,23 +82,18 @@ def list_requests(
       serving approval list --model fraud --json
     """
     query = {"model": model} | ({"state": state.value} if state else {})
-    client = ControlClient(config, data_dir, role=Role.APPROVER, token=token)
+    client = by.client(Role.APPROVER)
     found = client.get(APPROVALS, RequestList, **query).requests
-    if json:
-        say_json({"requests": found})
-        return
     heads = ("REQUEST", "KIND", "VERSION", "TIER", "STATE", "BY", "UNTIL", "WHY")
-    say(table(heads, [_row(each) for each in found]))
+    by.tell({"requests": found}, lambda: table(heads, [_row(each) for each in found]))
 
 
 @app.command("show")
+@grouped
 def show(
     request: Id,
     *,
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Show a request: what it is about, who said what, whether their signatures hold, what is missing.
 
@@ -113,23 +101,18 @@ def show(
     Examples:
       serving approval show 3f9a0c2d71b45e60
     """
-    client = ControlClient(config, data_dir, role=Role.APPROVER, token=token)
+    client = by.client(Role.APPROVER)
     view = client.get(_path(request), RequestView)
-    if json:
-        say_json(view)
-    else:
-        _show(view)
+    by.tell(view, lambda: _text(view))
 
 
 @app.command("approve")
+@grouped
 def approve(
     request: Id,
     *,
     reason: Reason,
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Agree, as far as your word goes: signed, bound to the artifact's digest, for a limited time.
 
@@ -138,19 +121,17 @@ def approve(
       SERVING_TOKEN=$(serving token --subject grace --role approver) \\
         serving approval approve 3f9a0c2d71b45e60 --reason "reports read"
     """
-    client = ControlClient(config, data_dir, role=Role.APPROVER, token=token)
-    _tell(_decide(client, request, "approve", reason), as_json=json)
+    client = by.client(Role.APPROVER)
+    _tell(_decide(client, request, "approve", reason), by=by)
 
 
 @app.command("reject")
+@grouped
 def reject(
     request: Id,
     *,
     reason: Reason,
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Say no; the request is closed by it, whoever agreed before.
 
@@ -158,11 +139,12 @@ def reject(
     Examples:
       serving approval reject 3f9a0c2d71b45e60 --reason "no bias report for slice age < 25"
     """
-    client = ControlClient(config, data_dir, role=Role.APPROVER, token=token)
-    _tell(_decide(client, request, "reject", reason), as_json=json)
+    client = by.client(Role.APPROVER)
+    _tell(_decide(client, request, "reject", reason), by=by)
 
 
 @app.command("withdraw")
+@grouped
 def withdraw(
     request: Id,
     *,
@@ -170,10 +152,7 @@ def withdraw(
     approval: Annotated[
         bool, typer.Option("--approval", help="Take back your approval instead of your request.")
     ] = False,
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Withdraw the request that you opened, or with --approval the approval that you gave.
 
@@ -185,20 +164,18 @@ def withdraw(
       serving approval withdraw 3f9a0c2d71b45e60 --approval --reason "the report was wrong"
     """
     role = Role.APPROVER if approval else Role.DEVELOPER
-    client = ControlClient(config, data_dir, role=role, token=token)
+    client = by.client(role)
     path = f"{_path(request)}/{'retraction' if approval else 'withdrawal'}"
-    _tell(client.post(path, ReasonOrder(reason=reason), ApprovalRequest), as_json=json)
+    _tell(client.post(path, ReasonOrder(reason=reason), ApprovalRequest), by=by)
 
 
 @app.command("comment")
+@grouped
 def comment(
     request: Id,
     text: Annotated[str, typer.Argument(help="What to say.")],
     *,
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Say something about a request; everybody who may see it reads it.
 
@@ -206,23 +183,18 @@ def comment(
     Examples:
       serving approval comment 3f9a0c2d71b45e60 "which threshold is that?"
     """
-    client = ControlClient(config, data_dir, role=Role.APPROVER, token=token)
+    client = by.client(Role.APPROVER)
     said = client.post(f"{_path(request)}/comments", CommentOrder(text=text), Comment)
-    if json:
-        say_json(said)
-    else:
-        say(f"{said.author}: {said.text}")
+    by.tell(said, lambda: f"{said.author}: {said.text}")
 
 
 @app.command("override")
+@grouped
 def override(
     version: Target,
     *,
     reason: Reason,
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Let a version serve for some hours although approvals are missing: for emergencies.
 
@@ -234,11 +206,11 @@ def override(
       serving approval override fraud@2 --reason "3 answers garbage, incident 4711"
     """
     model, name = _parts(version)
-    client = ControlClient(config, data_dir, role=Role.OPERATOR, token=token)
+    client = by.client(Role.OPERATOR)
     path = f"/v1/models/{quote(model, safe='')}/versions/{quote(name, safe='')}"
     digest = client.get(path, RegisteredVersion).digest
     order = OverrideOrder(model=model, version=name, digest=digest, reason=reason)
-    _tell(client.post("/v1/overrides", order, ApprovalRequest), as_json=json)
+    _tell(client.post("/v1/overrides", order, ApprovalRequest), by=by)
 
 
 # -- inside ------------------------------------------------------------------------------------------
@@ -263,11 +235,9 @@ def _parts(version: str) -> tuple[str, str]:
     return model, name
 
 
-def _tell(request: ApprovalRequest, *, as_json: bool) -> None:
-    if as_json:
-        say_json(request)
-    else:
-        say(f"{request.id} {request.kind} {request.model}@{request.version}: {request.state}")
+def _tell(request: ApprovalRequest, *, by: AsSomebody) -> None:
+    version = f"{request.model}@{request.version}"
+    by.tell(request, lambda: f"{request.id} {request.kind} {version}: {request.state}")
 
 
 def _row(request: ApprovalRequest) -> tuple[str, ...]:
@@ -283,15 +253,19 @@ def _row(request: ApprovalRequest) -> tuple[str, ...]:
     )
 
 
-def _show(view: RequestView) -> None:
+def _text(view: RequestView) -> str:
     found = view.request
-    say(f"{found.kind} {found.model}@{found.version} ({found.digest}), tier {found.tier}")
-    say(f"{found.state}; asked for by {found.requester}: {found.reason}")
+    lines = [
+        f"{found.kind} {found.model}@{found.version} ({found.digest}), tier {found.tier}",
+        f"{found.state}; asked for by {found.requester}: {found.reason}",
+    ]
     for each in view.decisions:
         at = instant(each.at_ns // 1_000_000_000)
         word = f"{at} {each.approver} {each.kind} {each.decision}: {each.reason}"
-        say(word if each.valid else f"DOES NOT COUNT, {each.why}")
-    for said in view.comments:
-        say(f"{instant(said.at_ns // 1_000_000_000)} {said.author}: {said.text}")
+        lines.append(word if each.valid else f"DOES NOT COUNT, {each.why}")
+    lines += [
+        f"{instant(said.at_ns // 1_000_000_000)} {said.author}: {said.text}"
+        for said in view.comments
+    ]
     missing = "; ".join(view.standing.missing) or "nothing"
-    say(f"missing: {missing}")
+    return "\n".join([*lines, f"missing: {missing}"])

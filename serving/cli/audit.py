@@ -78,7 +78,7 @@ def verify(
     """
     settings = effective(config, data_dir)
     directory = DataDirectory.at(settings.data_dir)
-    keys = read_trusted(directory.keys) if trusted is None else _read_keys(trusted)
+    keys = read_trusted(directory.keys) if trusted is None else read_keys(trusted)
     anchor = anchor or (anchor_of(settings, directory) if file is None else None)
     if anchor is not None and not anchor.exists():
         complain(f"serving: there is no anchor {anchor}: an older copy would not be noticed")
@@ -191,7 +191,8 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _read_keys(file: Path) -> TrustedKeys:
+def read_keys(file: Path) -> TrustedKeys:
+    """A file of trusted keys, from anywhere. Raises SignatureInvalid."""
     try:
         return TrustedKeys(msgspec.json.decode(file.read_bytes(), type=_KeyFile).keys)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,16 +1,17 @@
 """What verbs that read the ledger can be asked for, and where an instance keeps what they read."""
 
 import getpass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from serving.app.directory import DataDirectory
 from serving.audit.events import Event, EventName
 from serving.audit.spool import Spool
-from serving.cli.options import effective
+from serving.cli.groups import Answers
+from serving.cli.options import Config, DataDir, effective
 from serving.core.clock import SystemClock
 from serving.core.predictions import Fate
 from serving.errors import NotFound, ParameterInvalid
@@ -37,18 +38,19 @@ WithoutSubject = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")]
 
 
-class Conditions(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Conditions:
     """Options as they were written."""
 
-    since: str | None = None
-    until: str | None = None
-    model: str = ""
-    version: str = ""
-    principal: str = ""
-    fate: str | None = None
-    prediction_id: str = ""
-    request_id: str = ""
-    without_subject: bool = False
+    since: Since = None
+    until: Until = None
+    model: Model = ""
+    version: Version = ""
+    principal: Principal = ""
+    fate: OfFate = None
+    prediction_id: OfPrediction = ""
+    request_id: OfRequest = ""
+    without_subject: WithoutSubject = False
 
     def query(
         self, *, limit: int | None = None, newest_first: bool = False, salvage: bool = False
@@ -79,6 +81,18 @@ def _fate(text: str) -> Fate:
         raise ParameterInvalid(f"--fate {text[:64]!r} is none of {names}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class AtLedger(Answers):
+    """The ledger of the instance on a data directory; it need not run."""
+
+    config: Config = None
+    data_dir: DataDir = None
+
+    def files(self) -> "LedgerFiles":
+        """Raises NotFound, SettingInvalid."""
+        return LedgerFiles(self.config, self.data_dir)
+
+
 class LedgerFiles:
     """Where the ledger of an instance lies."""
 
@@ -97,6 +111,6 @@ class LedgerFiles:
     def testify(self, name: EventName, what: Conditions, *, reason: str = "") -> None:
         """An event of the audit trail about who takes payloads. Raises NotReady: then do not."""
         actor = f"os:{getpass.getuser()}"
-        facts = {key: value for key, value in msgspec.structs.asdict(what).items() if value}
+        facts = {key: value for key, value in asdict(what).items() if value}
         event = Event(name, actor, "log:payloads", after=facts, reason=reason, source="cli")
         Spool(self.directory.audit).add(event, at_ns=SystemClock().wall_ns())

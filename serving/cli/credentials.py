@@ -27,7 +27,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
-def token(
+def token(  # noqa: PLR0913 -- one parameter for each option
     context: typer.Context,
     *,
     subject: Annotated[str, typer.Option(help="Who the token speaks for; recorded.")] = "",
@@ -40,6 +40,9 @@ def token(
     model: Annotated[
         list[str] | None, typer.Option(help="Limit the token to this model; may be repeated.")
     ] = None,
+    tenant: Annotated[
+        str, typer.Option(help="Whose member the subject is; it sees that tenant's models too.")
+    ] = "",
     ttl: Annotated[str, typer.Option(help="How long it is valid: 90s, 15m, 1h, 1d.")] = "1h",
     json: Json = False,
     config: Config = None,
@@ -54,6 +57,7 @@ def token(
     Examples:
       serving token --subject me --role caller
       serving token --subject ci --role caller --model census-employment --ttl 15m
+      serving token --subject ann --role caller --tenant acme
       curl -H "Authorization: Bearer $(serving token --subject me --role operator)" \\
            http://127.0.0.1:8003/v1/status
     """
@@ -70,7 +74,9 @@ def token(
         )
     keys = DataDirectory.at(settings.data_dir).keys
     issuer = LocalIssuer.open(keys, settings.access, SystemClock())
-    made = issuer.issue(subject=subject, roles=role, models=model or None, ttl_s=seconds_of(ttl))
+    made = issuer.issue(
+        subject=subject, roles=role, models=model or None, tenant=tenant, ttl_s=seconds_of(ttl)
+    )
     if json:
         say_json({"token": made, "token_id": _token_id(made)})
     else:

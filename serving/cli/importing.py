@@ -13,6 +13,7 @@ from serving.cli.output import complain, say, say_json
 from serving.cli.registry import keep_artifact, read_definition_file, registry
 from serving.client import RegistryClient
 from serving.client.mlflow import MlflowModel, MlflowRegistry, MlflowVersion
+from serving.core.models import ModelVersion
 from serving.core.principals import Role
 from serving.errors import (
     ArtifactInvalid,
@@ -38,10 +39,10 @@ class Imported(msgspec.Struct, frozen=True):
 
 
 class _Version(msgspec.Struct, frozen=True):
-    """One version on its way. file: the network."""
+    """One version on its way. file: the network, None for an ensemble."""
 
     name: str
-    file: Path
+    file: Path | None
     definition: dict[str, Any]
     description: str
     lineage: Lineage
@@ -121,7 +122,9 @@ class _Importer:
 
     def version(self, model: str, version: _Version) -> bool:
         """Whether it is new. Raises DigestChanged."""
-        digest = keep_artifact(self._config, self._data_dir, version.file)
+        digest = ""
+        if version.file is not None:
+            digest = keep_artifact(self._config, self._data_dir, version.file)
         try:
             known = self.client.version(model, version.name)
         except NotFound:
@@ -134,13 +137,15 @@ class _Importer:
                 lineage=version.lineage,
             )
             return True
-        if known.digest != digest:
+        if digest and known.digest != digest:
             raise DigestChanged(f"{known.key} is there with another artifact; nothing was changed")
         return False
 
 
-def _all_of(folder: Path) -> tuple[str, ...]:
-    return load_catalogue(folder).models()
+def _all_of(folder: Path) -> list[str]:
+    """Ensembles last: what they are made of must be there."""
+    catalogue = load_catalogue(folder)
+    return sorted(catalogue.models(), key=catalogue.is_ensemble)
 
 
 def _from_folder(importer: _Importer, folder: Path, model: str) -> Imported:
@@ -153,13 +158,28 @@ def _from_folder(importer: _Importer, folder: Path, model: str) -> Imported:
         importer.model(model, entry.facts)
         version = _Version(
             name,
-            entry.artifact,
-            read_definition_file(specification),
+            None if entry.version.stages else entry.artifact,
+            read_definition_file(specification) | _stages(entry.version),
             entry.version_description,
             entry.lineage,
         )
         (new if importer.version(model, version) else known).append(name)
     return Imported(model, tuple(new), tuple(known))
+
+
+def _stages(version: ModelVersion) -> dict[str, Any]:
+    """Those of an ensemble, as a definition has them."""
+    stages = [
+        {
+            "name": stage.name,
+            "model": stage.model,
+            "version": stage.version,
+            "inputs": dict(stage.inputs),
+            "outputs": dict(stage.outputs),
+        }
+        for stage in version.stages
+    ]
+    return {"stages": stages} if stages else {}
 
 
 class _MlflowImport:

@@ -56,7 +56,7 @@ def join(
         raise ParameterInvalid(f"--output needs --model, and ends in {', '.join(FORMATS)}")
     now_ns = SystemClock().wall_ns()
     settings = effective(config, data_dir)
-    with _opened(
+    with ledger_join(
         settings,
         since_ns=0 if since is None else instant_ns(since, now_ns=now_ns),
         until_ns=LAST_NS if until is None else instant_ns(until, now_ns=now_ns),
@@ -67,7 +67,10 @@ def join(
         _print([each for each in found.figures() if model in ("", each.model)], json=json)
 
 
-def _opened(settings: Settings, *, since_ns: int, until_ns: int) -> AbstractContextManager[Join]:
+def ledger_join(
+    settings: Settings, *, since_ns: int = 0, until_ns: int = LAST_NS
+) -> AbstractContextManager[Join]:
+    """Predictions of a window of time with their truths, hot and cold. Raises NotFound."""
     log = settings.data_dir / "log"
     if not log.is_dir():
         raise NotFound(f"{log} does not exist; has the product run with this data directory?")

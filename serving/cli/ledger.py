@@ -249,6 +249,8 @@ def _print_compaction(report: CompactionReport) -> None:
         f"{report.records} records of {report.segments} segments in {report.files} files: "
         f"{report.bytes_read / 2**20:.1f} MiB became {report.bytes_written / 2**20:.1f} MiB"
     )
+    if report.joined:
+        say(f"{report.joined} files fewer: small ones of one version and day were joined")
 
 
 @contextmanager

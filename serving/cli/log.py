@@ -7,22 +7,10 @@ import typer
 
 from serving.audit.events import EventName
 from serving.cli import ledger
-from serving.cli.conditions import (
-    Conditions,
-    LedgerFiles,
-    Limit,
-    Model,
-    OfFate,
-    OfPrediction,
-    OfRequest,
-    Principal,
-    Since,
-    Until,
-    Version,
-    WithoutSubject,
-)
+from serving.cli.conditions import AtLedger, Conditions, Limit
+from serving.cli.groups import grouped
 from serving.cli.joining import join
-from serving.cli.options import Config, DataDir, Json, effective
+from serving.cli.options import effective
 from serving.cli.output import complain, say, say_json
 from serving.cli.proof import head, verify_log
 from serving.errors import NotFound
@@ -35,17 +23,10 @@ app = typer.Typer(help="Read the prediction log.", no_args_is_help=True, rich_ma
 
 
 @app.command("query")
-def query(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def query(
     *,
-    since: Since = None,
-    until: Until = None,
-    model: Model = "",
-    version: Version = "",
-    principal: Principal = "",
-    fate: OfFate = None,
-    prediction_id: OfPrediction = "",
-    request_id: OfRequest = "",
-    without_subject: WithoutSubject = False,
+    where: Conditions,
     limit: Limit = None,
     newest_first: Annotated[
         bool, typer.Option("--newest-first", help="Start with the newest, not the oldest.")
@@ -56,9 +37,7 @@ def query(  # noqa: PLR0913 -- one parameter for each option
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Also sound records from a damaged commit.")
     ] = False,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtLedger,
 ) -> None:
     """Print recorded predictions, oldest first; also while the product runs.
 
@@ -74,21 +53,18 @@ def query(  # noqa: PLR0913 -- one parameter for each option
       serving log query --since 1d --fate timeout --json
       serving log query --id 0123456789abcdef-1f --json --full
     """
-    conditions = Conditions(
-        since, until, model, version, principal, fate, prediction_id, request_id, without_subject
-    )
-    files = LedgerFiles(config, data_dir)
-    wanted = conditions.query(limit=limit, newest_first=newest_first, salvage=salvage)
-    if json:
-        files.testify(EventName.PAYLOADS_READ, conditions)
+    files = at.files()
+    wanted = where.query(limit=limit, newest_first=newest_first, salvage=salvage)
+    if at.json:
+        files.testify(EventName.PAYLOADS_READ, where)
     search = LedgerSearch(files.log, files.place, wanted, keys=files.keys)
-    _print_records(search, json=json, full=full)
-    if search.damaged:
-        names = ", ".join(sorted(search.damaged))
-        complain(f"serving: damaged, run `serving log verify`: {names}")
-    if search.missing:
-        names = ", ".join(sorted(search.missing))
-        complain(f"serving: deleted before it was read: {names}")
+    _print_records(search, json=at.json, full=full)
+    for what, names in (
+        ("damaged, run `serving log verify`", search.damaged),
+        ("deleted before it was read", search.missing),
+    ):
+        if names:
+            complain(f"serving: {what}: {', '.join(sorted(names))}")
     if search.damaged or search.missing:
         raise typer.Exit(DAMAGED)
 

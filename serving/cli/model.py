@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from serving.cli.options import Config, DataDir, Json
+from serving.cli.groups import AtRegistry, grouped
 from serving.cli.output import instant, say, say_json, table
-from serving.cli.registry import Model, Url, VersionName, read_yaml, registry
+from serving.cli.registry import Model, VersionName, read_yaml
 from serving.core.principals import Role
 from serving.registry.entities import ModelFacts, RegisteredModel, RiskTier
 from serving.registry.lifecycle import State
@@ -26,6 +26,7 @@ Facts = Annotated[
 
 
 @app.command("register")
+@grouped
 def register(  # noqa: PLR0913 -- one parameter for each option
     model: Model,
     *,
@@ -38,10 +39,7 @@ def register(  # noqa: PLR0913 -- one parameter for each option
     contact: Annotated[list[str] | None, typer.Option(help="Whom to ask; may be repeated.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None,
     facts: Facts = None,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Register a model, or change what is said of one that is there. Options win over the file.
 
@@ -58,7 +56,7 @@ def register(  # noqa: PLR0913 -- one parameter for each option
         "risk_tier": risk_tier,
     }
     options |= {"contacts": contact, "tags": _tags(tag)}
-    with registry(config, data_dir, url, role=Role.DEVELOPER) as client:
+    with at.client(Role.DEVELOPER) as client:
         found = [each for each in client.search(text=model) if each.name == model]
         known = msgspec.to_builtins(found[0].facts) if found else {}
         wanted = known | said | {name: value for name, value in options.items() if value}
@@ -67,24 +65,24 @@ def register(  # noqa: PLR0913 -- one parameter for each option
             made = client.change_model(model, decided, if_revision=found[0].revision)
         else:
             made = client.register_model(model, decided)
-    _show(made, as_json=json)
+    at.tell(made, lambda: _text(made))
 
 
 @app.command("list")
-def list_models(
-    *, json: Json = False, url: Url = None, config: Config = None, data_dir: DataDir = None
-) -> None:
+@grouped
+def list_models(*, at: AtRegistry) -> None:
     """List all models that you may see.
 
     \b
     Examples:
       serving model list
     """
-    search("", json=json, url=url, config=config, data_dir=data_dir)
+    _find(at, text="")
 
 
 @app.command("search")
-def search(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def search(
     text: Annotated[str, typer.Argument(help="Words that must all occur.")] = "",
     *,
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
@@ -94,10 +92,7 @@ def search(  # noqa: PLR0913 -- one parameter for each option
         list[str] | None, typer.Option(help="NAME or NAME=VALUE; may be repeated.")
     ] = None,
     state: Annotated[State | None, typer.Option(help="With a version in this state.")] = None,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Find models by words in their names, purposes and tags, and by facts.
 
@@ -106,32 +101,23 @@ def search(  # noqa: PLR0913 -- one parameter for each option
       serving model search "card fraud" --tag area=cards
       serving model search --state deprecated --json
     """
-    with registry(config, data_dir, url, role=Role.AUDITOR) as client:
-        found = list(
-            client.search(
-                text=text,
-                owner=owner,
-                team=team,
-                risk_tier=risk_tier or "",
-                tags=tag or (),
-                state=state or "",
-            )
-        )
-    if json:
-        say_json(found)
-        return
-    heads = ("MODEL", "OWNER", "TEAM", "RISK", "TENANT", "PURPOSE")
-    say(table(heads, [_row(model) for model in found]))
+    _find(
+        at,
+        text=text,
+        owner=owner,
+        team=team,
+        risk_tier=risk_tier or "",
+        tags=tag or (),
+        state=state or "",
+    )
 
 
 @app.command("show")
+@grouped
 def show(
     model: Model,
     *,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Show all that is known of a model: its facts, versions and aliases.
 
@@ -139,31 +125,25 @@ def show(
     Examples:
       serving model show census-employment
     """
-    with registry(config, data_dir, url, role=Role.AUDITOR) as client:
+    with at.client(Role.AUDITOR) as client:
         found, versions = client.model(model), client.versions(model)
         aliases = client.aliases(model)
-    if json:
-        say_json({"model": found, "versions": versions, "aliases": aliases})
-        return
-    _show(found, as_json=False)
-    say("")
+    facts = {"model": found, "versions": versions, "aliases": aliases}
     rows = [
         (each.version, each.state.value, each.author, instant(each.created_ns // 10**9))
         for each in versions
     ]
-    say(table(("VERSION", "STATE", "AUTHOR", "REGISTERED"), rows))
-    for alias in aliases:
-        say(f"{alias.alias} means {alias.version}")
+    heads = ("VERSION", "STATE", "AUTHOR", "REGISTERED")
+    meanings = [f"{alias.alias} means {alias.version}" for alias in aliases]
+    at.tell(facts, lambda: "\n".join([_text(found), "", table(heads, rows), *meanings]))
 
 
 @app.command("history")
+@grouped
 def history(
     model: Model,
     *,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Show everything that became of a model and its versions, oldest first.
 
@@ -171,27 +151,22 @@ def history(
     Examples:
       serving model history census-employment
     """
-    with registry(config, data_dir, url, role=Role.AUDITOR) as client:
+    with at.client(Role.AUDITOR) as client:
         found = list(client.history(model))
-    if json:
-        say_json(found)
-        return
     rows = [
         (instant(each.at_ns // 10**9), each.name, each.object, each.actor, each.reason)
         for each in found
     ]
-    say(table(("WHEN", "WHAT", "OF", "BY", "WHY"), rows))
+    at.tell(found, lambda: table(("WHEN", "WHAT", "OF", "BY", "WHY"), rows))
 
 
 @app.command("card")
+@grouped
 def card(
     model: Model,
     version: VersionName,
     *,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Print the model card of a version, made from the registry and nothing else.
 
@@ -202,22 +177,20 @@ def card(
       serving model card census-employment 1 > card.md
       serving model card census-employment 1 --json
     """
-    with registry(config, data_dir, url, role=Role.AUDITOR) as client:
-        if json:
+    with at.client(Role.AUDITOR) as client:
+        if at.json:
             say_json(client.card(model, version))
         else:
             say(client.card_markdown(model, version).rstrip())
 
 
 @app.command("bom")
+@grouped
 def bill_of_materials(
     model: Model,
     version: VersionName,
     *,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Print the machine-learning bill of materials of a version: CycloneDX 1.6, always JSON.
 
@@ -225,9 +198,15 @@ def bill_of_materials(
     Examples:
       serving model bom census-employment 1 > bom.json
     """
-    del json  # There is no other form.
-    with registry(config, data_dir, url, role=Role.AUDITOR) as client:
+    with at.client(Role.AUDITOR) as client:
         say_json(client.bill_of_materials(model, version))
+
+
+def _find(at: AtRegistry, **wanted: Any) -> None:
+    with at.client(Role.AUDITOR) as client:
+        found = list(client.search(**wanted))
+    heads = ("MODEL", "OWNER", "TEAM", "RISK", "TENANT", "PURPOSE")
+    at.tell(found, lambda: table(heads, [_row(model) for model in found]))
 
 
 def _facts(values: dict[str, Any]) -> ModelFacts:
@@ -248,14 +227,12 @@ def _row(model: RegisteredModel) -> tuple[str, ...]:
     return (model.name, facts.owner, facts.team, facts.risk_tier, model.tenant or "-", purpose[:60])
 
 
-def _show(model: RegisteredModel, *, as_json: bool) -> None:
-    if as_json:
-        say_json(model)
-        return
-    say(f"{model.name}  (revision {model.revision})")
+def _text(model: RegisteredModel) -> str:
+    lines = [f"{model.name}  (revision {model.revision})"]
     for name, value in msgspec.to_builtins(model.facts).items():
         if value:
-            say(f"  {name.replace('_', ' ')}: {_said(value)}")
+            lines.append(f"  {name.replace('_', ' ')}: {_said(value)}")
+    return "\n".join(lines)
 
 
 def _said(value: Any) -> str:

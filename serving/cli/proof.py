@@ -16,6 +16,7 @@ from serving.errors import NotFound, SignatureInvalid
 from serving.predictionlog.findings import VerificationReport
 from serving.predictionlog.heads import ExportedHeads, Head, open_head, read_envelope
 from serving.predictionlog.reader import log_directories
+from serving.predictionlog.rendering import time_text
 from serving.predictionlog.segmentcheck import Progress
 from serving.predictionlog.source import segment_paths
 from serving.predictionlog.verification import verify
@@ -57,7 +58,8 @@ def verify_log(
 
     Offline, from the files and the public key alone; also while the product runs. Finds records
     that were edited, removed, added, moved or cut off, checksums made right or not, and names file,
-    offset and sequence. A torn tail (a write that a crash cut off) is not damage: nobody was
+    offset and sequence. Segments that retention took are named as such where its signed statement
+    says so; others that are gone are damage. A torn tail (a write that a crash cut off) is not damage: nobody was
     answered from it. Who can write the data directory can replace the newest head by an older one;
     an anchor that was kept elsewhere finds that too.
 
@@ -178,6 +180,11 @@ def _print_report(report: VerificationReport) -> None:
         for segment in report.segments
     ]
     say(table(heads, rows))
+    for removal in report.removed:
+        say(
+            f"{removal.directory}: {removal.segments} segments, up to {removal.through:08d}, were "
+            f"removed by {removal.reason}, the last at {time_text(removal.time_ns)}, as signed"
+        )
     for finding in report.damage[:_MAX_FINDINGS]:
         named = "" if finding.sequence is None else f" (sequence {finding.sequence})"
         say(

@@ -1,5 +1,6 @@
 """`serving replay`: recorded predictions once more, by another version."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -8,6 +9,7 @@ import typer
 
 from serving.app.replaying import ReplayOrder, replay
 from serving.cli.advance import Advance
+from serving.cli.groups import grouped
 from serving.cli.options import Config, DataDir, Json, effective
 from serving.cli.output import say, say_json
 from serving.core.clock import SystemClock
@@ -20,31 +22,51 @@ from serving.predictionlog.subjects import PayloadKeys
 DIFFERENT: Final = 1
 
 
-def run(  # noqa: PLR0913 -- one parameter for each option
-    *,
-    model: Annotated[str, typer.Option(help="Whose predictions.")],
-    against: Annotated[str, typer.Option(help="A version of the model, or an .onnx file.")],
-    since: Annotated[str, typer.Option(help="From when on: 1h, 30d ago, or an ISO time.")],
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which predictions are run again, by what, and where the result goes."""
+
+    model: Annotated[str, typer.Option(help="Whose predictions.")]
+    against: Annotated[str, typer.Option(help="A version of the model, or an .onnx file.")]
+    since: Annotated[str, typer.Option(help="From when on: 1h, 30d ago, or an ISO time.")]
     until: Annotated[
         str | None, typer.Option(help="Up to when, as --since; with --resume as it was.")
-    ] = None,
-    version: Annotated[str, typer.Option(help="Only what this version predicted.")] = "",
+    ] = None
+    version: Annotated[str, typer.Option(help="Only what this version predicted.")] = ""
     output: Annotated[Path, typer.Option(help="The result: a .jsonl or .parquet file.")] = Path(
         "replay.jsonl"
-    ),
+    )
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="At most so many records a second.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many records.")] = None,
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many records.")] = None
     tolerance: Annotated[
         float, typer.Option(min=0, help="What numbers may differ by, absolutely and relatively.")
-    ] = 1e-5,
+    ] = 1e-5
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a result that was not finished.")
-    ] = False,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    ] = False
+
+    def order(self, now_ns: int) -> ReplayOrder:
+        """now_ns: wall time that --since and --until count from. Raises ParameterInvalid."""
+        until = self.until
+        return ReplayOrder(
+            model=self.model,
+            against=self.against,
+            since_ns=instant_ns(self.since, now_ns=now_ns),
+            until_ns=now_ns if until is None else instant_ns(until, now_ns=now_ns),
+            output=self.output,
+            version=self.version,
+            limit=self.limit,
+            records_per_s=self.rate,
+            resume=self.resume,
+            tolerance=Tolerance(self.tolerance, self.tolerance),
+        )
+
+
+@grouped
+def run(
+    *, asked: Asked, json: Json = False, config: Config = None, data_dir: DataDir = None
 ) -> None:
     """Run recorded predictions by another version, or file, and compare row by row.
 
@@ -64,21 +86,9 @@ def run(  # noqa: PLR0913 -- one parameter for each option
           --rate 500 --resume
     """
     clock = SystemClock()
-    now_ns = clock.wall_ns()
     settings = effective(config, data_dir)
-    order = ReplayOrder(
-        model=model,
-        against=against,
-        since_ns=instant_ns(since, now_ns=now_ns),
-        until_ns=now_ns if until is None else instant_ns(until, now_ns=now_ns),
-        output=output,
-        version=version,
-        limit=limit,
-        records_per_s=rate,
-        resume=resume,
-        tolerance=Tolerance(tolerance, tolerance),
-    )
-    advance = Advance("records", clock, total=limit)
+    order = asked.order(clock.wall_ns())
+    advance = Advance("records", clock, total=asked.limit)
     try:
         counts = replay(
             order,

@@ -7,9 +7,11 @@ import msgspec
 from serving.app.directory import DataDirectory
 from serving.app.introspection import Introspection
 from serving.app.ledger_status import LedgerStatus
-from serving.app.processes import CONTROL, LEDGER, gateway_names
+from serving.app.monitor_status import ComparedPair, MonitorStatus
+from serving.app.processes import CONTROL, LEDGER, MONITOR, gateway_names
 from serving.cli.options import Config, DataDir, Json, effective
 from serving.cli.output import say, say_json, table
+from serving.cli.shares import percent
 from serving.control.status import ControlStatus, VersionStatus
 from serving.errors import NotReady
 from serving.predictionlog.counts import LogStatistics
@@ -43,6 +45,7 @@ class InstanceStatus(msgspec.Struct, frozen=True):
     control: ControlStatus | None
     gateways: dict[str, GatewayStatus | None]
     ledger: LedgerStatus | None = None
+    monitor: MonitorStatus | None = None
 
 
 def status(*, config: Config = None, data_dir: DataDir = None, json: Json = False) -> None:
@@ -75,6 +78,7 @@ async def look(settings: Settings) -> InstanceStatus:
         {
             CONTROL: directory.control_socket,
             LEDGER: directory.ledger_socket,
+            MONITOR: directory.monitor_socket,
             **{name: directory.gateway_socket(index) for index, name in enumerate(names)},
         }
     )
@@ -82,9 +86,10 @@ async def look(settings: Settings) -> InstanceStatus:
         control = await sockets.status(CONTROL, ControlStatus)
         gateways = {name: await sockets.status(name, GatewayStatus) for name in names}
         ledger = await sockets.status(LEDGER, LedgerStatus)
+        monitor = await sockets.status(MONITOR, MonitorStatus)
     finally:
         await sockets.aclose()
-    return InstanceStatus(str(directory.root), control, gateways, ledger)
+    return InstanceStatus(str(directory.root), control, gateways, ledger, monitor)
 
 
 def describe(found: InstanceStatus) -> str:
@@ -96,13 +101,15 @@ def describe(found: InstanceStatus) -> str:
         parts.append(_versions(found.control))
         parts += [f"left out: {each.model}: {each.reason}" for each in found.control.left_out]
         parts += _drift(found.control)
-    parts += [_gateways(found.gateways), _ledger(found.ledger)]
+    parts += [_gateways(found.gateways), _ledger(found.ledger), _monitor(found.monitor)]
     return "\n\n".join(parts)
 
 
 def _versions(control: ControlStatus) -> str:
     rows = [_version_row(version) for version in control.versions]
-    text = table(("MODEL", "VERSION", "ROLE", "STATE", "REPLICAS", "ROWS", "BUSY", "DEVICE"), rows)
+    text = table(
+        ("MODEL", "VERSION", "ROLE", "WEIGHT", "STATE", "REPLICAS", "ROWS", "BUSY", "DEVICE"), rows
+    )
     failed = [f"{v.model}@{v.version}: {v.message}" for v in control.versions if v.message]
     return "\n".join([text, *failed])
 
@@ -135,6 +142,7 @@ def _version_row(version: VersionStatus) -> tuple[str, ...]:
         version.model,
         version.version,
         version.role,
+        percent(version.weight) if version.weight else "-",
         version.state,
         f"{len(version.replicas)} of {wanted}",
         str(sum(each.rows for each in figures)),
@@ -192,3 +200,28 @@ def _ledger(ledger: LedgerStatus | None) -> str:
     )
     damaged = f"; {ledger.damaged_segments} damaged" if ledger.damaged_segments else ""
     return f"{table(('LEDGER JOB', 'RUNS', 'LAST', 'RESULT'), rows)}\n{tables}{damaged}"
+
+
+def _monitor(monitor: MonitorStatus | None) -> str:
+    if monitor is None:
+        return "the monitor process does not answer; candidates are compared later"
+    trouble = f"\nthe monitor is in trouble: {monitor.error}" if monitor.error else ""
+    if not monitor.comparisons:
+        return f"no candidate is being compared{trouble}"
+    heads = ("COMPARED", "WITH", "PAIRS", "DISAGREE", "GAP", "SHARE", "SAYS", "BECAUSE")
+    rows = [_compared(each) for each in monitor.comparisons]
+    lag = f"{monitor.lag_seconds:.1f} s behind the log; {monitor.waiting} answers wait for outcomes"
+    return f"{table(heads, rows)}\n{lag}{trouble}"
+
+
+def _compared(pair: ComparedPair) -> tuple[str, ...]:
+    return (
+        f"{pair.model}@{pair.candidate}",
+        pair.primary,
+        str(pair.pairs),
+        "-" if pair.disagreement is None else f"{pair.disagreement:.2%}",
+        "-" if pair.gap is None else f"{pair.gap:.2%}",
+        f"{pair.share:.0%}",
+        pair.outcome,
+        pair.reason,
+    )

@@ -1,6 +1,7 @@
-"""`serving traffic`: which version of each model answers, and which get a copy."""
+"""`serving traffic`: which versions of each model answer, and which get copies."""
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Final
 from urllib.parse import quote
 
 import msgspec
@@ -9,7 +10,10 @@ import typer
 from serving.cli.options import Config, DataDir, Json
 from serving.cli.orders import ControlClient
 from serving.cli.output import instant, say, say_json, table
+from serving.cli.shares import canaries_text, parse_canary, parse_shadow, percent, shadows_text
+from serving.control.policyhistory import PolicyEntries, PolicyEntry
 from serving.core.principals import Role
+from serving.core.traffic import FULL
 from serving.registry.entities import Traffic
 from serving.registry.orders import TrafficOrder
 
@@ -18,6 +22,20 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+COLUMNS: Final = (
+    "MODEL", "STABLE", "CANARIES", "SHADOWS", "STICKY", "TESTERS", "SINCE", "BY", "REVISION",
+)  # fmt: skip
+
+
+class Side(StrEnum):
+    """What keeps a caller on one side: `core.traffic.Sticky`, for the command line."""
+
+    REQUEST = "request"
+    PRINCIPAL = "principal"
+    SUBJECT = "subject"
+    HEADER = "header"
 
 
 class _Listed(msgspec.Struct, frozen=True):
@@ -53,14 +71,29 @@ def show(
 
 
 @app.command("set")
-def set_traffic(
+def set_traffic(  # noqa: PLR0913 -- one parameter for each option
     model: Annotated[str, typer.Argument(help="Whose traffic.")],
     *,
     stable: Annotated[
         str, typer.Option(help="The version that answers; an empty one takes all traffic away.")
     ],
+    canary: Annotated[
+        list[str] | None,
+        typer.Option(help="VERSION=SHARE: a version that answers a share; may be repeated."),
+    ] = None,
     shadow: Annotated[
-        list[str] | None, typer.Option(help="A version that gets a copy; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="VERSION[=SHARE][,budget=SHARE][,principal=P][,tenant=T][,header:NAME=V]: a "
+            "version that gets copies; may be repeated."
+        ),
+    ] = None,
+    sticky: Annotated[
+        Side, typer.Option(help="What keeps a caller on one side of the weights.")
+    ] = Side.REQUEST,
+    tester: Annotated[
+        list[str] | None,
+        typer.Option(help="A subject that may choose a version; may be repeated."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "",
     json: Json = False,
@@ -74,17 +107,85 @@ def set_traffic(
     does not come up gets no traffic.
 
     \b
+    A canary answers its share of the requests, the stable version the rest. Shares are 10% or 0.1.
+    With --sticky principal, subject or header (Serving-Sticky-Key) a caller stays on one side, and
+    raising a weight moves nobody back. A shadow gets copies of what the stable version answered:
+    a share of them, those of some callers only, and no more than its budget, which is model time
+    as a share of the stable version's. What is not named here is taken away, but for versions that
+    stay warm after a rollout.
+
+    \b
     Examples:
       serving traffic set census-employment --stable 2 --reason "verdict of May"
       serving traffic set census-employment --stable 1 --shadow 2
+      serving traffic set census-employment --stable 1 --canary 2=10% --sticky principal \\
+          --shadow 2 --shadow 3=50%,budget=20%
     """
-    order = TrafficOrder(stable=stable, shadows=tuple(shadow or ()), reason=reason)
     client = ControlClient(config, data_dir, role=Role.OPERATOR)
-    now = client.put(f"/v1/traffic/{quote(model, safe='')}", order, Traffic)
+    path = f"/v1/traffic/{quote(model, safe='')}"
+    before = client.get(path, Traffic)
+    order = TrafficOrder(
+        stable=stable,
+        shadows=tuple(parse_shadow(each) for each in shadow or ()),
+        arms=tuple(parse_canary(each) for each in canary or ()),
+        sticky=sticky.value,
+        salt=before.salt,
+        testers=tuple(tester or ()),
+        warm=before.warm,
+        reason=reason,
+    )
+    now = client.put(path, order, Traffic)
     if json:
         say_json(now)
     else:
         say(_table((now,)))
+
+
+@app.command("history")
+def history(
+    model: Annotated[str, typer.Argument(help="Whose policies.")],
+    *,
+    epoch: Annotated[
+        int | None, typer.Option(min=1, help="Only the policy that was in force then.")
+    ] = None,
+    json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the policies that gateways were told, and from which epoch on.
+
+    Every record of the prediction log has a `policy_epoch`: this says which policy that was. Who
+    changed what, and why, is in the audit trail (`serving model history`).
+
+    \b
+    Examples:
+      serving traffic history census-employment
+      serving traffic history census-employment --epoch 1763856000123 --json
+    """
+    client = ControlClient(config, data_dir, role=Role.OPERATOR)
+    query = {} if epoch is None else {"epoch": str(epoch)}
+    path = f"/v1/traffic/{quote(model, safe='')}/history"
+    found = client.get(path, PolicyEntries, **query)
+    if json:
+        say_json(found)
+    else:
+        rows = [
+            (str(each.epoch), instant(each.at_ns // 10**9), *_words(each))
+            for each in found.policies
+        ]
+        say(table(("EPOCH", "SINCE", "STABLE", "CANARIES", "SHADOWS", "STICKY"), rows))
+
+
+def _words(entry: PolicyEntry) -> tuple[str, str, str, str]:
+    policy = entry.policy
+    if policy is None:
+        return "-", "-", "-", "-"
+    canaries = [f"{arm.version}={percent(arm.weight / FULL)}" for arm in policy.arms]
+    shadows = [
+        each.version if each.share >= FULL else f"{each.version}={percent(each.share / FULL)}"
+        for each in policy.shadows
+    ]
+    return policy.stable, ", ".join(canaries) or "-", ", ".join(shadows) or "-", policy.sticky
 
 
 def _table(found: tuple[Traffic, ...]) -> str:
@@ -92,11 +193,14 @@ def _table(found: tuple[Traffic, ...]) -> str:
         (
             each.model,
             each.stable or "-",
-            ", ".join(each.shadows) or "-",
+            canaries_text(each),
+            shadows_text(each),
+            each.sticky,
+            ", ".join(each.testers) or "-",
             instant(each.updated_ns // 10**9),
             each.updated_by or "-",
             str(each.revision),
         )
         for each in found
     ]
-    return table(("MODEL", "STABLE", "SHADOWS", "SINCE", "BY", "REVISION"), rows)
+    return table(COLUMNS, rows)

@@ -1,15 +1,15 @@
 """`serving model upload`: an artifact to the control port, with what its inspection found."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from serving.cli.advance import Advance
+from serving.cli.groups import AtRegistry, grouped
 from serving.cli.model import app
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.output import say, say_json
-from serving.cli.registry import Url, read_definition_file, registry
+from serving.cli.registry import read_definition_file
 from serving.client.uploads import upload_artifact
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
@@ -19,7 +19,8 @@ REJECTED = 1
 
 
 @app.command("upload")
-def upload(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def upload(
     source: Annotated[
         Path, typer.Argument(help="An ONNX file, or a folder with one and its external weights.")
     ],
@@ -38,10 +39,7 @@ def upload(  # noqa: PLR0913 -- one parameter for each option
     ] = None,
     description: Annotated[str, typer.Option(help="What is new about it.")] = "",
     parent: Annotated[str, typer.Option(help="The version that it was made from.")] = "",
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Upload an artifact, have it inspected, and register the version.
 
@@ -59,15 +57,7 @@ def upload(  # noqa: PLR0913 -- one parameter for each option
     facts: dict[str, Any] = {"description": description, "lineage": {"parent": parent}}
     if definition is not None:
         facts["definition"] = read_definition_file(definition)
-    with registry(config, data_dir, url, role=Role.DEVELOPER) as client:
-        advances: dict[str, Advance] = {}
-
-        def show(path: str, received: int, size: int) -> None:
-            known = advances.setdefault(path, Advance("bytes", SystemClock(), total=size))
-            known.to(received)
-            if received == size:
-                known.end()
-
+    with at.client(Role.DEVELOPER) as client:
         state = upload_artifact(
             client,
             source,
@@ -75,12 +65,22 @@ def upload(  # noqa: PLR0913 -- one parameter for each option
             version=version,
             facts=facts,
             parity=parity,
-            progress=show,
+            progress=_shown(),
         )
-    if json:
-        say_json(state)
-    else:
-        why = f": {state.reason} ({state.code})" if state.code else ""
-        say(f"{model}@{version} is {state.stage}{why}")
+    why = f": {state.reason} ({state.code})" if state.code else ""
+    at.tell(state, lambda: f"{model}@{version} is {state.stage}{why}")
     if state.stage != "validated":
         raise typer.Exit(REJECTED)
+
+
+def _shown() -> Callable[[str, int, int], None]:
+    """Shows how far each file is."""
+    advances: dict[str, Advance] = {}
+
+    def show(path: str, received: int, size: int) -> None:
+        known = advances.setdefault(path, Advance("bytes", SystemClock(), total=size))
+        known.to(received)
+        if received == size:
+            known.end()
+
+    return show

@@ -6,17 +6,15 @@ from typing import Annotated
 
 import typer
 
+from serving.cli.groups import AtRegistry, grouped
 from serving.cli.model import app
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.output import instant, say, say_json, table
+from serving.cli.output import instant, table
 from serving.cli.registry import (
     Model,
     Reason,
-    Url,
     VersionName,
     keep_artifact,
     read_definition_file,
-    registry,
 )
 from serving.client import RegistryClient
 from serving.core.principals import Role
@@ -26,6 +24,7 @@ from serving.registry.lifecycle import Step
 
 
 @app.command("add")
+@grouped
 def add(  # noqa: PLR0913 -- one parameter for each option
     model: Model,
     version: Annotated[str, typer.Argument(help="The new version's name.")],
@@ -45,46 +44,45 @@ def add(  # noqa: PLR0913 -- one parameter for each option
     training_manifest: Annotated[
         str, typer.Option(help="SHA-256 of the list of its training data.")
     ] = "",
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Register a version. It never changes; what it needs before it may serve depends on the model.
 
     \b
     Examples:
       serving model add fraud-cards 3 --file fraud.onnx --definition model.yaml --parent 2
+      serving model add page-reader 1 --definition stages.yaml      # an ensemble has no file
     """
-    if (file is None) == (not digest):
+    defined = read_definition_file(definition)
+    if defined.get("stages"):
+        _check_ensemble(file)
+    elif (file is None) == (not digest):
         raise ParameterInvalid("give --file or --digest, and only one of the two")
-    if file is not None and url is not None:
+    if file is not None and at.url is not None:
         raise ParameterInvalid("--file is sealed on this machine; with --url give --digest")
     if file is not None:
-        digest = keep_artifact(config, data_dir, file)
+        digest = keep_artifact(at.config, at.data_dir, file)
     lineage = Lineage(
         parent=parent, code_revision=code_revision, training_manifest=training_manifest
     )
-    with registry(config, data_dir, url, role=Role.DEVELOPER) as client:
+    with at.client(Role.DEVELOPER) as client:
         made = client.register_version(
             model,
             version,
             digest=digest,
-            definition=read_definition_file(definition),
+            definition=defined,
             description=description,
             lineage=lineage,
         )
-    _show(made, as_json=json)
+    _show(made, at=at)
 
 
 @app.command("versions")
+@grouped
 def versions(
     model: Model,
     *,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """List the versions of a model with their states, authors and digests.
 
@@ -92,26 +90,21 @@ def versions(
     Examples:
       serving model versions census-employment
     """
-    with registry(config, data_dir, url, role=Role.AUDITOR) as client:
+    with at.client(Role.AUDITOR) as client:
         found = client.versions(model)
-    if json:
-        say_json(found)
-        return
     heads = ("VERSION", "STATE", "AUTHOR", "REGISTERED", "SUNSET", "SUCCESSOR", "DIGEST")
-    say(table(heads, [_row(each) for each in found]))
+    at.tell(found, lambda: table(heads, [_row(each) for each in found]))
 
 
 @app.command("alias")
+@grouped
 def alias(
     model: Model,
     name: Annotated[str, typer.Argument(help="The alias, such as champion.")],
     version: Annotated[str | None, typer.Argument(help="What it means from now on.")] = None,
     *,
     remove: Annotated[bool, typer.Option("--remove", help="Remove the alias.")] = False,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Give a version another name, move the name to another version, or remove it.
 
@@ -124,17 +117,18 @@ def alias(
     """
     if (version is None) != remove:
         raise ParameterInvalid("give a version, or --remove")
-    with registry(config, data_dir, url, role=Role.OPERATOR) as client:
+    with at.client(Role.OPERATOR) as client:
         if version is None:
             client.remove_alias(model, name)
-            _tell({"removed": name}, f"removed {name}", as_json=json)
+            at.tell({"removed": name}, lambda: f"removed {name}")
         else:
             made = client.set_alias(model, name, version)
-            _tell(made, f"{made.alias} means {made.version}", as_json=json)
+            at.tell(made, lambda: f"{made.alias} means {made.version}")
 
 
 @app.command("deprecate")
-def deprecate(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def deprecate(
     model: Model,
     version: VersionName,
     *,
@@ -145,10 +139,7 @@ def deprecate(  # noqa: PLR0913 -- one parameter for each option
     successor: Annotated[
         str, typer.Option(help="What to use instead: a version, or MODEL@VERSION.")
     ] = "",
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Announce the end of a version. It goes on answering, with headers that say so.
 
@@ -157,7 +148,7 @@ def deprecate(  # noqa: PLR0913 -- one parameter for each option
       serving model deprecate census-employment 0 --reason "worse" --successor 1 --sunset 2027-03-31
     """
     sunset_ns = 0 if sunset is None else round(sunset.replace(tzinfo=UTC).timestamp()) * 10**9
-    with registry(config, data_dir, url, role=Role.OPERATOR) as client:
+    with at.client(Role.OPERATOR) as client:
         moved = client.change_state(
             model,
             version,
@@ -166,19 +157,17 @@ def deprecate(  # noqa: PLR0913 -- one parameter for each option
             sunset_ns=sunset_ns,
             successor=successor,
         )
-    _show(moved, as_json=json)
+    _show(moved, at=at)
 
 
 @app.command("reinstate")
+@grouped
 def reinstate(
     model: Model,
     version: VersionName,
     *,
     reason: Reason,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Take a deprecation back.
 
@@ -186,11 +175,12 @@ def reinstate(
     Examples:
       serving model reinstate census-employment 0 --reason "still needed in May"
     """
-    with registry(config, data_dir, url, role=Role.OPERATOR) as client:
-        _step(client, Step.REINSTATE, model, version, reason=reason, as_json=json)
+    with at.client(Role.OPERATOR) as client:
+        _step(client, Step.REINSTATE, model, version, reason=reason, at=at)
 
 
 @app.command("retire")
+@grouped
 def retire(
     model: Model,
     version: VersionName,
@@ -199,10 +189,7 @@ def retire(
     override: Annotated[
         bool, typer.Option("--override", help="Though it still gets traffic, which is taken away.")
     ] = False,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """End a deprecated or rejected version for good; its entry stays.
 
@@ -210,21 +197,19 @@ def retire(
     Examples:
       serving model retire census-employment 0 --reason "sunset of March"
     """
-    with registry(config, data_dir, url, role=Role.OPERATOR) as client:
+    with at.client(Role.OPERATOR) as client:
         moved = client.change_state(model, version, Step.RETIRE, reason=reason, override=override)
-    _show(moved, as_json=json)
+    _show(moved, at=at)
 
 
 @app.command("reject")
+@grouped
 def reject(
     model: Model,
     version: VersionName,
     *,
     reason: Reason,
-    json: Json = False,
-    url: Url = None,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtRegistry,
 ) -> None:
     """Say that a version must not serve; it never will.
 
@@ -232,14 +217,20 @@ def reject(
     Examples:
       serving model reject fraud-cards 4 --reason "trained on the test set"
     """
-    with registry(config, data_dir, url, role=Role.APPROVER) as client:
-        _step(client, Step.REJECT, model, version, reason=reason, as_json=json)
+    with at.client(Role.APPROVER) as client:
+        _step(client, Step.REJECT, model, version, reason=reason, at=at)
 
 
 def _step(
-    client: RegistryClient, step: Step, model: str, version: str, *, reason: str, as_json: bool
+    client: RegistryClient, step: Step, model: str, version: str, *, reason: str, at: AtRegistry
 ) -> None:
-    _show(client.change_state(model, version, step, reason=reason), as_json=as_json)
+    _show(client.change_state(model, version, step, reason=reason), at=at)
+
+
+def _check_ensemble(file: Path | None) -> None:
+    """Raises ParameterInvalid."""
+    if file is not None:
+        raise ParameterInvalid("an ensemble has stages and no file; leave --file out")
 
 
 def _row(version: RegisteredVersion) -> tuple[str, ...]:
@@ -254,12 +245,5 @@ def _row(version: RegisteredVersion) -> tuple[str, ...]:
     )
 
 
-def _show(version: RegisteredVersion, *, as_json: bool) -> None:
-    _tell(version, f"{version.key} is {version.state}", as_json=as_json)
-
-
-def _tell(value: object, text: str, *, as_json: bool) -> None:
-    if as_json:
-        say_json(value)
-    else:
-        say(text)
+def _show(version: RegisteredVersion, *, at: AtRegistry) -> None:
+    at.tell(version, lambda: f"{version.key} is {version.state}")

@@ -44,7 +44,7 @@ def add(
       serving webhook add https://hooks.example.com/serving
       serving webhook add https://chat.example.com/hook --event 'governance:override:*'
     """
-    order = WebhookOrder(url=url, events=tuple(event or (ALL_EVENTS,)))
+    order = WebhookOrder(url=url, events=tuple(event or ALL_EVENTS))
     made = ControlClient(config, data_dir).post(WEBHOOKS, order, MadeWebhook)
     if json:
         say_json(made)

@@ -14,7 +14,6 @@ already is not read again.
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, Protocol
 
 from sqlalchemy import Connection
@@ -34,7 +33,6 @@ from serving.registry.service import Registry
 from serving.settings import Deployment
 from serving.storage.database import Database
 
-PIECE_BYTES: Final = 1024 * 1024
 INSPECTED_FIRST: Final = "its artifact is inspected first; look again, or apply again, soon"
 SUMMARY: Final = "the bytes have the digest that model.yaml declares"
 
@@ -73,9 +71,12 @@ class FolderAdmission:
         RegistryUnavailable, KeyStoreUnavailable.
         """
         entry = self.catalogue.entry(deployment.model, version)
+        missing = self._admit_stages(entry, actor)
+        if missing:
+            return missing
         digest = entry.version.digest
         if not self.shelf.holds(digest):
-            self.shelf.put(_pieces(entry.artifact), expected=digest)
+            self.shelf.put(entry.content(), expected=digest)
 
         def change(connection: Connection) -> str:
             model = self._model(connection, deployment, entry)
@@ -90,6 +91,21 @@ class FolderAdmission:
             return ""
 
         return self.database.run(change)
+
+    def _admit_stages(self, entry: CatalogueEntry, actor: Actor) -> str:
+        """Those of an ensemble first: each may serve by itself, with or without traffic."""
+        missing = []
+        for stage in entry.version.stages:
+            state = self._state(stage.model, stage.version)
+            if state in (None, State.REGISTERED, State.VALIDATED):
+                order = Deployment(model=stage.model, stable=stage.version)
+                words = self.admit(order, stage.version, actor=actor)
+                missing += [f"stage {stage.key}: {words}"] if words else []
+        return "; ".join(missing)
+
+    def _state(self, model: str, version: str) -> State | None:
+        found = self.database.read(lambda connection: rows.find_version(connection, model, version))
+        return None if found is None else found.state
 
     # -- in one transaction ----------------------------------------------------------------------
 
@@ -167,9 +183,3 @@ class FolderAdmission:
             return f"tier {tier} takes people: {'; '.join(standing.missing)}"
         standing = self.waivers.agree_locally(connection, model, version)
         return "; ".join(standing.missing)
-
-
-def _pieces(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as content:
-        while piece := content.read(PIECE_BYTES):
-            yield piece

@@ -22,15 +22,20 @@ from sqlalchemy import Connection
 from serving.control.changes import Applied, ApplyOrder, Step
 from serving.core.actors import Actor
 from serving.core.principals import Action
+from serving.core.traffic import Segment
 from serving.errors import Forbidden, ParameterInvalid, ServingError
 from serving.registry import rows
 from serving.registry.entities import Scale
 from serving.registry.lifecycle import SERVING, State
 from serving.registry.orders import TrafficOrder
 from serving.registry.service import Registry
+from serving.registry.shares import ArmOrder, ShadowOrder
 from serving.settings import Deployment
 from serving.storage.database import Database
+from serving.traffic_settings import ShadowShare
 
+SAID: Final = ("stable", "shadows", "arms", "sticky", "testers")
+"""What a file says of traffic; the rest belongs to rollouts and experiments."""
 ADMITTED: Final = SERVING | {State.APPROVED, State.DEPRECATED}
 
 
@@ -87,7 +92,7 @@ class Applying:
     # -- inside ----------------------------------------------------------------------------------
 
     def _obstacle(self, connection: Connection, deployment: Deployment) -> ServingError | None:
-        for version in (deployment.stable, *deployment.shadows):
+        for version in deployment.versions:
             if rows.find_version(connection, deployment.model, version) is None:
                 obstacle = self.admission.obstacle(deployment.model, version)
                 if obstacle is not None:
@@ -152,7 +157,7 @@ def _check(connection: Connection, deployment: Deployment, actor: Actor) -> None
 
 
 def _steps(connection: Connection, deployment: Deployment, order: ApplyOrder) -> Iterator[Step]:
-    for name in (deployment.stable, *deployment.shadows):
+    for name in deployment.versions:
         version = rows.find_version(connection, deployment.model, name)
         key = f"{deployment.model}@{name}"
         if version is None:
@@ -163,9 +168,16 @@ def _steps(connection: Connection, deployment: Deployment, order: ApplyOrder) ->
         elif version.state not in ADMITTED:
             yield Step(kind="admit", what=key, detail=f"it is {version.state}: ask for approval")
     now = rows.traffic_of(connection, deployment.model)
+    arms = tuple(ArmOrder(version=each.version, weight=each.weight) for each in deployment.canaries)
     after = TrafficOrder(
         stable=deployment.stable,
-        shadows=deployment.shadows,
+        shadows=tuple(_copies(each) for each in deployment.shadows),
+        arms=arms,
+        sticky=deployment.sticky,
+        salt=now.salt,
+        testers=deployment.testers,
+        experiment=now.experiment if arms == now.arms else "",
+        warm=now.warm,
         scale=Scale(
             min_replicas=deployment.min_replicas,
             max_replicas=deployment.max_replicas,
@@ -173,8 +185,17 @@ def _steps(connection: Connection, deployment: Deployment, order: ApplyOrder) ->
         ),
         reason=order.reason,
     )
-    if (now.stable, now.shadows, now.scale) != (after.stable, after.shadows, after.scale):
+    if any(getattr(now, name) != getattr(after, name) for name in (*SAID, "scale")):
         yield Step(kind="traffic", what=deployment.model, before=now, after=after)
+
+
+def _copies(shadow: ShadowShare) -> ShadowOrder:
+    return ShadowOrder(
+        version=shadow.version,
+        share=shadow.share,
+        budget=shadow.budget,
+        segments=tuple(Segment(each.by, each.value) for each in shadow.segments),
+    )
 
 
 def _pruned(

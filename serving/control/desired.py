@@ -12,7 +12,7 @@ from serving.core.models import ModelName, ModelVersion
 from serving.core.traffic import Deprecation, Tombstone, TrafficPolicy
 from serving.inference.plans import ApplicationPlan
 
-Role = Literal["stable", "shadow"]
+Role = Literal["stable", "canary", "shadow", "warm", "stage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Desired:
     refusals: why versions that should serve must not, by `model@version`; they are in no plan.
     left_out: model and reason of optional deployments that cannot run here.
     tenants: models that belong to a tenant, and to which. local: versions, as `model@version`, that
-    nobody but the local policy agreed to.
+    nobody but the local policy agreed to. warm: versions in the same form that stay ready for a
+    while, without traffic. ensembles: those that should run; plans has their stages.
     """
 
     plans: tuple[ApplicationPlan, ...] = ()
@@ -35,14 +36,27 @@ class Desired:
     tombstones: tuple[Tombstone, ...] = ()
     tenants: tuple[tuple[ModelName, str], ...] = ()
     local: tuple[str, ...] = ()
+    warm: tuple[str, ...] = ()
+    ensembles: tuple[ModelVersion, ...] = ()
 
     @property
     def versions(self) -> tuple[ModelVersion, ...]:
-        return tuple(plan.order.version for plan in self.plans)
+        return (*(plan.order.version for plan in self.plans), *self.ensembles)
 
-    def role(self, version: ModelVersion) -> Role:
-        stable = {(policy.model, policy.stable) for policy in self.policies}
-        return "stable" if (version.model, version.version) in stable else "shadow"
+    def role(self, model: str, version: str) -> Role:
+        """What the version is there for; the most of it where it is several things."""
+        for policy in self.policies:
+            if policy.model == model:
+                if policy.stable == version:
+                    return "stable"
+                if any(arm.version == version for arm in policy.arms):
+                    return "canary"
+                if any(shadow.version == version for shadow in policy.shadows):
+                    return "shadow"
+        key = f"{model}@{version}"
+        if any(stage.key == key for each in self.ensembles for stage in each.stages):
+            return "stage"
+        return "warm" if key in self.warm else "shadow"
 
 
 class DesiredSource(Protocol):

@@ -4,7 +4,7 @@ refused      a version should serve and must not; the last good one goes on, if 
 failed       its application does not come up; it is tried again
 not_running  it has not been deployed yet, or is on its way up
 too_few      fewer replicas than the least
-not_moved    callers are answered by another version than they should be
+not_moved    callers are answered by another version than they should be, or in other shares
 unwanted     an application runs that nobody wants; it is drained, then deleted
 """
 
@@ -15,7 +15,7 @@ import msgspec
 
 from serving.control.desired import Desired
 from serving.control.reconciler import Failure
-from serving.core.traffic import Snapshot
+from serving.core.traffic import FULL, Snapshot, TrafficPolicy
 from serving.inference.plans import ApplicationPlan, ApplicationReport, key_of
 
 Difference = Literal["refused", "failed", "not_running", "too_few", "not_moved", "unwanted"]
@@ -82,3 +82,13 @@ def _of_traffic(desired: Desired, snapshot: Snapshot) -> Iterator[Drift]:
             yield Drift("not_moved", key, "it should answer; nothing does yet")
         elif now.stable != wanted.stable:
             yield Drift("not_moved", key, f"it should answer; {now.model}@{now.stable} does")
+        if now is not None:
+            yield from _of_arms(wanted, now)
+
+
+def _of_arms(wanted: TrafficPolicy, now: TrafficPolicy) -> Iterator[Drift]:
+    for arm in wanted.arms:
+        told, should = now.weight_of(arm.version) / FULL, arm.weight / FULL
+        if told != should:
+            detail = f"{should:.2%} of the requests are its share, not {told:.2%}"
+            yield Drift("not_moved", f"{wanted.model}@{arm.version}", detail)

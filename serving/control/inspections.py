@@ -25,6 +25,7 @@ from sqlalchemy import Connection
 from serving.artifacts.bundles import ENTRY, bundle_index
 from serving.artifacts.store import ArtifactStore
 from serving.artifacts.uploads import Stage, Upload, Uploads
+from serving.control.ensembles import examine
 from serving.control.inspecting import InspectionStopped, Inspector, Specimen
 from serving.control.uploading import Sender
 from serving.core.actors import product
@@ -65,11 +66,15 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One inspection, what is done with its report, and what when there can be none."""
+    """One inspection, what is done with its report, and what when there can be none.
+
+    report: known already where there is nothing to load.
+    """
 
     specimen: Specimen
     conclude: Callable[[InspectionReport], None]
     give_up: Callable[[str], None]
+    report: InspectionReport | None = None
 
 
 class Inspections:
@@ -128,7 +133,9 @@ class Inspections:
     async def _carry_out(self, task: Task) -> None:
         named = f"{task.specimen.model}@{task.specimen.version}"
         try:
-            report = await self._hands.run(partial(self._inspector.inspect, task.specimen))
+            report = task.report
+            if report is None:
+                report = await self._hands.run(partial(self._inspector.inspect, task.specimen))
             await self._worker.run(partial(task.conclude, report))
         except InspectionStopped:
             return
@@ -166,14 +173,11 @@ class Inspections:
         """A version that nobody inspected yet, or not with this runtime."""
         for model in rows.search_models(connection, Search()):
             for each in rows.versions_of(connection, model.name):
-                is_new = each.state is State.REGISTERED
                 if each.state in _ENDED or each.key in self._looked_at:
                     continue
-                if not (is_new or with_later) or not parts.store.holds(each.digest):
-                    continue
-                known = _evidence(connection, parts.book, each)
-                if is_new or not known or known[-1].get("runtime") != current_runtime():
-                    return _version_task(parts, each, _golden(known))
+                task = _due(connection, parts, each, with_later=with_later)
+                if task is not None:
+                    return task
         return None
 
 
@@ -245,6 +249,30 @@ def _version_task(
         found.model, found.version, files, contents, definition=found.definition, golden=golden
     )
     return Task(specimen, partial(_conclude_version, parts, found), lambda _reason: None)
+
+
+def _due(
+    connection: Connection, parts: Admitted, found: RegisteredVersion, *, with_later: bool
+) -> Task | None:
+    """The inspection that a version takes now, if any."""
+    is_new = found.state is State.REGISTERED
+    if not (is_new or with_later) or not parts.store.holds(found.digest):
+        return None
+    if found.definition.stages:
+        return _ensemble_task(connection, parts, found) if is_new else None
+    known = _evidence(connection, parts.book, found)
+    if is_new or not known or known[-1].get("runtime") != current_runtime():
+        return _version_task(parts, found, _golden(known))
+    return None
+
+
+def _ensemble_task(connection: Connection, parts: Admitted, found: RegisteredVersion) -> Task:
+    return Task(
+        Specimen(found.model, found.version, {}, {}),
+        partial(_conclude_version, parts, found),
+        lambda _reason: None,
+        report=examine(connection, found),
+    )
 
 
 def _conclude_upload(parts: Admitted, upload: Upload, report: InspectionReport) -> None:

@@ -95,6 +95,10 @@ class Plane:
     def live(self) -> tuple[Lease, ...]:
         return self._leases.live()
 
+    def published(self) -> Snapshot:
+        """What gateways were told last."""
+        return self._publisher.current
+
     def status(self) -> ControlStatus:
         return status_of(
             Facts(
@@ -142,6 +146,8 @@ class Plane:
         self._plans = {key: plan for key, plan in self._plans.items() if key in stage.keys} | plans
         wanted = {plan.key for plan in desired.plans}
         answering = [f"{each.model}@{each.stable}" for each in stage.policies]
+        made_of = {version.key: version.stages for version in stage.versions}
+        answering += [part.key for key in answering for part in made_of.get(key, ())]
         spares = [
             self._plans[key]
             for key in answering

@@ -95,11 +95,16 @@ class SubjectProtection:
             )
 
     def release(self, *, model: str, subject: str, reason: str, actor: Actor) -> Sequence[Hold]:
-        """Ends the holds on a model or subject; erasures that they kept back are done now."""
+        """Ends the holds on a model or subject; erasures that they kept back are done now.
+
+        Each of them is an event of its own.
+        """
         tag = self.tag(subject) if subject else ""
         with self._evidenced(actor, EventName.HOLD_RELEASED, _object(model, tag), reason):
             released = self._holds.release(model=model, subject=tag)
-            self._erasures.reapply()
+            erased = self._erasures.reapply()
+            for each, done in erased.by_tag.items():
+                self._note_erased(each, done, actor=actor, reason=f"hold released: {reason}")
         return released
 
     def holds(self) -> Sequence[Hold]:
@@ -114,17 +119,19 @@ class SubjectProtection:
     # -- evidence --------------------------------------------------------------------------------
 
     def _ended(self, tag: str, erased: Erased, *, actor: Actor, reason: str) -> Erasure:
-        done = Erasure(tag, erased.keys, erased.spared)
+        self._note_erased(tag, erased, actor=actor, reason=reason)
+        self._changed()
+        return Erasure(tag, erased.keys, erased.spared)
+
+    def _note_erased(self, tag: str, erased: Erased, *, actor: Actor, reason: str) -> None:
         event = Event.by(
             actor,
             EventName.SUBJECT_ERASED,
             f"subject:{tag}",
-            after={"keys": done.keys, "spared": [hold.on for hold in done.spared]},
-            reason=reason,
+            after={"keys": erased.keys, "spared": [hold.on for hold in erased.spared]},
+            reason=reason[:MAX_REASON_LENGTH],
         )
         self._spool.add(event, at_ns=self._clock.wall_ns())
-        self._changed()
-        return done
 
     @contextmanager
     def _evidenced(self, actor: Actor, name: EventName, on: str, reason: str) -> Iterator[None]:

@@ -11,6 +11,7 @@ of its own goes on with that.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,8 +42,17 @@ class SnapshotPublisher:
     before: what an earlier control process of this run published last, None for none.
     """
 
-    def __init__(self, *, path: Path, restore: bool, clock: Clock) -> None:
-        """restore: whether the replicas of the last snapshot may still live."""
+    def __init__(
+        self,
+        *,
+        path: Path,
+        restore: bool,
+        clock: Clock,
+        note: Callable[[Snapshot], None] = lambda _snapshot: None,
+    ) -> None:
+        """restore: whether the replicas of the last snapshot may still live. note: told of each
+        snapshot before anybody else (`control.policyhistory`)."""
+        self._note = note
         self.before = read_snapshot(path)
         self._path = path
         self._first_epoch = clock.wall_ns() // 1_000_000
@@ -81,6 +91,7 @@ class SnapshotPublisher:
         return await self._announcement.after(epoch, wait_s=wait_s)
 
     def _advance(self, snapshot: Snapshot) -> None:
+        self._note(snapshot)
         self._announcement.announce(snapshot)
         try:
             temporary = self._path.with_suffix(".new")

@@ -22,15 +22,17 @@ from sqlalchemy import Connection
 
 from serving.audit.events import Event, EventName
 from serving.control.desired import Desired
+from serving.control.ensembles import stages_of
 from serving.core.actors import product
 from serving.core.clock import Clock
-from serving.core.models import ModelName, VersionName
-from serving.core.traffic import Deprecation, Tombstone, TrafficPolicy
+from serving.core.models import ModelName, ModelVersion, VersionName
+from serving.core.traffic import Arm, Deprecation, Shadow, Tombstone, TrafficPolicy
 from serving.errors import RegistryUnavailable, ReleaseRefused, ServingError
 from serving.inference.plans import ApplicationPlan
 from serving.registry import rows
 from serving.registry.entities import Ending, RegisteredVersion, Scale, Traffic
 from serving.registry.lifecycle import SERVING, State
+from serving.registry.shares import ShadowOrder, whole
 from serving.storage.database import Database
 from serving.storage.worker import Worker
 
@@ -83,6 +85,8 @@ class _Reading:
     refusals: dict[str, str] = field(default_factory=dict)
     policies: list[TrafficPolicy] = field(default_factory=list)
     local: list[str] = field(default_factory=list)
+    warm: list[str] = field(default_factory=list)
+    ensembles: dict[str, ModelVersion] = field(default_factory=dict)
 
 
 class RegistrySource:
@@ -178,6 +182,8 @@ class RegistrySource:
             left_out=office.left_out,
             refusals=reading.refusals,
             local=tuple(reading.local),
+            warm=tuple(reading.warm),
+            ensembles=tuple(reading.ensembles.values()),
             spares=self._spares(connection, reading, office),
             deprecations=tuple(_deprecation(each) for each in ends if _key(each) not in over),
             tombstones=_tombstones(each for each in ends if _key(each) in over),
@@ -193,29 +199,67 @@ class RegistrySource:
         office: Office,
         over: Collection[str],
     ) -> None:
-        shadows = [name for name in traffic.shadows if f"{traffic.model}@{name}" not in over]
-        reading.policies.append(
-            TrafficPolicy(
-                ModelName(traffic.model),
-                VersionName(traffic.stable),
-                tuple(VersionName(name) for name in shadows),
-            )
-        )
-        for name in (traffic.stable, *shadows):
-            key = f"{traffic.model}@{name}"
+        lasting = [name for name in traffic.versions if f"{traffic.model}@{name}" not in over]
+        reading.policies.append(_policy(traffic, lasting))
+        for name in lasting:
             version = rows.find_version(connection, traffic.model, name)
             if version is None or version.state not in MAY_SERVE:
                 state = "not registered" if version is None else f"{version.state}"
-                reading.refusals[key] = f"traffic names it, but it is {state}"
+                reason = f"traffic names it, but it is {state}"
+                reading.refusals[f"{traffic.model}@{name}"] = reason
                 continue
+            self._read_version(connection, version, reading, office=office, scale=traffic.scale)
+        now_ns = self._clock.wall_ns()
+        for warm in traffic.warm:
+            version = rows.find_version(connection, traffic.model, warm.version)
+            if warm.until_ns <= now_ns or warm.version in lasting or version is None:
+                continue
+            if version.state in MAY_SERVE | {State.APPROVED} and version.key not in over:
+                self._read_version(connection, version, reading, office=office, scale=traffic.scale)
+                reading.warm.append(version.key)
+
+    def _read_version(
+        self,
+        connection: Connection,
+        version: RegisteredVersion,
+        reading: _Reading,
+        *,
+        office: Office,
+        scale: Scale,
+    ) -> None:
+        """Its plan, or why there is none."""
+        try:
+            release = office.releases.check(connection, version)
+        except ReleaseRefused as error:
+            reading.refusals[version.key] = error.message
+            return
+        if version.definition.stages:
+            reason = self._read_stages(connection, version.definition, reading, office=office)
+            if reason:
+                reading.refusals[version.key] = reason
+                return
+            reading.ensembles[version.key] = version.definition
+        else:
+            reading.plans[version.key] = self._plan_of(version, scale, release.path)
+        if release.is_local:
+            reading.local.append(version.key)
+
+    def _read_stages(
+        self, connection: Connection, ensemble: ModelVersion, reading: _Reading, *, office: Office
+    ) -> str:
+        """Plans of an ensemble's stages. Why one of them must not run; nothing when all may."""
+        plans = {}
+        for version, reason in stages_of(connection, ensemble, now_ns=self._clock.wall_ns()):
+            if version is None or reason:
+                return reason
             try:
                 release = office.releases.check(connection, version)
             except ReleaseRefused as error:
-                reading.refusals[key] = error.message
-                continue
-            reading.plans[key] = self._plan_of(version, traffic.scale, release.path)
-            if release.is_local:
-                reading.local.append(key)
+                return f"stage {version.key}: {error.message}"
+            scale = rows.traffic_of(connection, version.model).scale
+            plans[version.key] = self._plan_of(version, scale, release.path)
+        reading.plans |= plans
+        return ""
 
     def _spares(
         self, connection: Connection, reading: _Reading, office: Office
@@ -226,6 +270,8 @@ class RegistrySource:
             model, _, name = key.rpartition("@")
             version = rows.find_version(connection, model, name)
             if version is None or version.state not in MAY_SERVE | {State.APPROVED}:
+                continue
+            if version.definition.stages:
                 continue
             with contextlib.suppress(ReleaseRefused):
                 path = office.releases.check(connection, version).path
@@ -265,6 +311,32 @@ class RegistrySource:
 
         office.database.run(write)
         self._told |= fresh
+
+
+def _budget(shadow: ShadowOrder) -> int | None:
+    return None if shadow.budget is None else whole(shadow.budget)
+
+
+def _policy(traffic: Traffic, lasting: Collection[str]) -> TrafficPolicy:
+    """As gateways get it. lasting: versions that have not ended."""
+    return TrafficPolicy(
+        model=ModelName(traffic.model),
+        stable=VersionName(traffic.stable),
+        shadows=tuple(
+            Shadow(VersionName(each.version), whole(each.share), _budget(each), each.segments)
+            for each in traffic.shadows
+            if each.version in lasting
+        ),
+        arms=tuple(
+            Arm(VersionName(each.version), whole(each.weight))
+            for each in traffic.arms
+            if each.version in lasting
+        ),
+        sticky=traffic.sticky,
+        salt=traffic.salt or traffic.experiment or traffic.model,
+        testers=traffic.testers,
+        experiment=traffic.experiment,
+    )
 
 
 def _key(version: Ending) -> str:

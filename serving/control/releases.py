@@ -30,7 +30,8 @@ from serving.governance import rows as statements
 from serving.governance.guard import EvidenceGuard
 from serving.governance.waivers import LOCAL_APPROVER
 from serving.registry import rows
-from serving.registry.entities import RegisteredModel, RegisteredVersion
+from serving.registry.ensembles import ENTRY as STAGES
+from serving.registry.entities import ModelFacts, RegisteredModel, RegisteredVersion
 from serving.registry.journal import Claim
 from serving.registry.lifecycle import Step
 from serving.trust.signatures import Envelope, SigningKey, TrustedKeys
@@ -64,6 +65,10 @@ class ManifestGuard:
                 at_ns=self.clock.wall_ns(),
                 envelope=envelope,
             )
+
+    def check_facts(self, facts: ModelFacts) -> None:
+        """Raises ParameterInvalid."""
+        self.evidence.check_facts(facts)
 
     def _sign(self, version: RegisteredVersion, requirement: Requirement) -> Envelope:
         return manifest_of(version, requirement, now_ns=self.clock.wall_ns()).sign(self.key)
@@ -118,7 +123,8 @@ class ReleaseFiles:
 
 def manifest_of(version: RegisteredVersion, requirement: Requirement, *, now_ns: int) -> Manifest:
     """The manifest of the files that were inspected, or of the one file there is."""
-    files = (version.inspection or {}).get("files") or {ENTRY: version.digest}
+    entry = STAGES if version.definition.stages else ENTRY
+    files = (version.inspection or {}).get("files") or {entry: version.digest}
     entries = [path for path in files if path.endswith(".onnx")]
     return Manifest.of(
         version.model,
@@ -127,7 +133,7 @@ def manifest_of(version: RegisteredVersion, requirement: Requirement, *, now_ns:
         author_owner=version.author_owner,
         requirement=requirement,
         digests=files,
-        entry=entries[0] if entries else ENTRY,
+        entry=entries[0] if entries else entry,
         created_ns=now_ns,
     )
 

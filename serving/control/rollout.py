@@ -18,14 +18,16 @@ at once, and gateways are not ready until they are connected to all of it. A ver
 is never published; a policy that has no other then stands alone, and callers are told to retry.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from serving.control.desired import Desired
 from serving.core.clock import Clock
-from serving.core.models import ModelVersion
-from serving.core.traffic import ReplicaEndpoint, Snapshot, TrafficPolicy
+from serving.core.models import ModelVersion, VersionName
+from serving.core.traffic import Arm, ReplicaEndpoint, Shadow, Snapshot, TrafficPolicy
+
+Part = TypeVar("Part", Arm, Shadow)
 
 SETTLE_S: Final = 0.25
 """For gateways to connect to a version before its first call; they take some milliseconds."""
@@ -61,21 +63,24 @@ class Rollout:
     def look(self, desired: Desired, endpoints: Sequence[ReplicaEndpoint]) -> Stage:
         """As far as everything can go now. endpoints: of the replicas that hold a lease."""
         now_ns = self._clock.monotonic_ns()
-        live = {f"{each.model}@{each.version}" for each in endpoints}
-        self._live_ns = {key: self._live_ns.get(key, now_ns) for key in live}
-        settled = self._settled(now_ns)
         known = {**self._versions, **{each.key: each for each in desired.versions}}
         for key in desired.refusals:
             known.pop(key, None)
+        live = {f"{each.model}@{each.version}" for each in endpoints}
+        live |= {key for key, each in known.items() if each.stages and _stages(each) <= live}
+        self._live_ns = {key: self._live_ns.get(key, now_ns) for key in live}
+        settled = self._settled(now_ns)
         policies = tuple(
             policy
             for each in desired.policies
             if (policy := self._policy(each, settled, known)) is not None
         )
         named = {key for policy in policies for key in _keys(policy) if key in known}
-        coming = {plan.key for plan in desired.plans} & live
+        coming = {each.key for each in desired.versions} & live
         leaving = self._leaving(named | coming, known, now_ns)
         keys = named | coming | leaving
+        ensembles = [known[key] for key in keys if key in known]
+        keys |= {stage for each in ensembles for stage in _stages(each)}
         versions = {key: version for key, version in known.items() if key in keys}
         self._versions, self._is_first = versions, False
         self._policies = {each.model: each for each in policies}
@@ -103,17 +108,19 @@ class Rollout:
             return wanted if self._is_first or is_there else None
         arrived = f"{wanted.model}@{wanted.stable}" in settled
         stable = wanted.stable if arrived else before.stable
-        # Until traffic moves the version that will answer stays a shadow, if it was one.
-        candidates = (*wanted.shadows, *(() if arrived else (wanted.stable,)))
-        shadows = tuple(
-            version
-            for version in candidates
-            if version != stable
-            and f"{wanted.model}@{version}" in known
-            and (f"{wanted.model}@{version}" in settled or version in before.shadows)
-            and (version in wanted.shadows or version in before.shadows)
+        # Until traffic moves the version that will answer keeps the part that it had.
+        waiting = "" if arrived else wanted.stable
+
+        def may(version: VersionName, held: Collection[VersionName]) -> bool:
+            key = f"{wanted.model}@{version}"
+            return version != stable and key in known and (key in settled or version in held)
+
+        return replace(
+            wanted,
+            stable=stable,
+            shadows=_there(wanted.shadows, before.shadows, waiting=waiting, may=may),
+            arms=_there(wanted.arms, before.arms, waiting=waiting, may=may),
         )
-        return replace(wanted, stable=stable, shadows=shadows)
 
     def _leaving(
         self, staying: Collection[str], known: Collection[str], now_ns: int
@@ -131,11 +138,32 @@ class Rollout:
         return min((due for due in dues if due > now_ns), default=None)
 
 
+def _there(
+    parts: Sequence[Part],
+    had: Sequence[Part],
+    *,
+    waiting: str,
+    may: Callable[[VersionName, Collection[VersionName]], bool],
+) -> tuple[Part, ...]:
+    """Those whose versions may take their part now. had: the parts before. waiting: the version
+    that will answer."""
+    held = {part.version for part in had}
+    found: list[Part] = []
+    found.extend(parts)
+    found.extend([part for part in had if part.version == waiting])
+    return tuple([part for part in found if may(part.version, held)])
+
+
 def answering(snapshot: Snapshot | None) -> list[str]:
     """The versions, as `model@version`, that gateways were told to ask last."""
     return [f"{each.model}@{each.stable}" for each in snapshot.policies] if snapshot else []
 
 
+def _stages(version: ModelVersion) -> set[str]:
+    """What an ensemble is made of; nothing of a version with replicas of its own."""
+    return {stage.key for stage in version.stages}
+
+
 def _keys(policy: TrafficPolicy) -> Iterator[str]:
-    for version in (policy.stable, *policy.shadows):
+    for version in policy.versions:
         yield f"{policy.model}@{version}"

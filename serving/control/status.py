@@ -26,7 +26,7 @@ from serving.control.drift import Drift, drift_of
 from serving.control.endpoints import Lease
 from serving.control.reconciler import Failure
 from serving.core.models import ModelVersion
-from serving.core.traffic import Snapshot
+from serving.core.traffic import FULL, Snapshot
 from serving.inference.counters import ReplicaStatistics
 from serving.inference.plans import ApplicationPlan, ApplicationReport
 from serving.inference.registration import PhaseReport
@@ -48,8 +48,9 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
 
 
 class VersionStatus(msgspec.Struct, frozen=True):
-    """One version that should run, or still does. answers: callers get its answers now. is_local:
-    nobody but the local policy agreed to it."""
+    """One version that should run, or still does. answers: it is the one that callers get without
+    more ado. weight: the share of requests that gateways were told to give it. is_local: nobody but
+    the local policy agreed to it."""
 
     model: str
     version: str
@@ -62,6 +63,7 @@ class VersionStatus(msgspec.Struct, frozen=True):
     replicas: tuple[ReplicaStatus, ...]
     answers: bool = False
     is_local: bool = False
+    weight: float = 0.0
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -106,27 +108,9 @@ class Facts:
 def status_of(facts: Facts) -> ControlStatus:
     """All of it as one value."""
     desired = facts.desired or Desired()
-    leases = by_version(facts.leases)
+    weights = _weights(facts.snapshot)
     answering = {(policy.model, policy.stable) for policy in facts.snapshot.policies}
-    rows = [
-        version_status(
-            plan,
-            desired=desired,
-            leases=leases.get(plan.key, ()),
-            report=facts.reported.get(plan.name),
-            failure=facts.failures.get(plan.name),
-            phase=facts.phases.get(plan.key),
-            now_ns=facts.now_ns,
-        )
-        for plan in desired.plans
-    ]
-    rows += [_refused(key, reason, desired) for key, reason in desired.refusals.items()]
-    wanted = {f"{row.model}@{row.version}" for row in rows}
-    rows += [
-        _leaving(version, leases.get(version.key, ()), now_ns=facts.now_ns)
-        for version in facts.snapshot.versions
-        if version.key not in wanted
-    ]
+    rows = _rows(facts, desired)
     return ControlStatus(
         engine=facts.engine,
         connected=facts.connected,
@@ -136,6 +120,7 @@ def status_of(facts: Facts) -> ControlStatus:
                 row,
                 answers=(row.model, row.version) in answering,
                 is_local=f"{row.model}@{row.version}" in desired.local,
+                weight=weights.get((row.model, row.version), 0.0),
             )
             for row in rows
         ),
@@ -152,6 +137,41 @@ def status_of(facts: Facts) -> ControlStatus:
             now_ns=facts.now_ns,
         ),
     )
+
+
+def _rows(facts: Facts, desired: Desired) -> list[VersionStatus]:
+    """What should run, what must not, and what still does."""
+    leases = by_version(facts.leases)
+    rows = [
+        version_status(
+            plan,
+            desired=desired,
+            leases=leases.get(plan.key, ()),
+            report=facts.reported.get(plan.name),
+            failure=facts.failures.get(plan.name),
+            phase=facts.phases.get(plan.key),
+            now_ns=facts.now_ns,
+        )
+        for plan in desired.plans
+    ]
+    rows += [_ensemble(each, desired=desired, leases=leases) for each in desired.ensembles]
+    rows += [_refused(key, reason, desired) for key, reason in desired.refusals.items()]
+    wanted = {f"{row.model}@{row.version}" for row in rows}
+    rows += [
+        _leaving(version, leases.get(version.key, ()), now_ns=facts.now_ns)
+        for version in facts.snapshot.versions
+        if version.key not in wanted
+    ]
+    return rows
+
+
+def _weights(snapshot: Snapshot) -> dict[tuple[str, str], float]:
+    """The share of its model's requests that gateways were told to give each version."""
+    return {
+        (policy.model, version): policy.weight_of(version) / FULL
+        for policy in snapshot.policies
+        for version in (policy.stable, *(arm.version for arm in policy.arms))
+    }
 
 
 def version_status(
@@ -178,7 +198,7 @@ def version_status(
     return VersionStatus(
         model=version.model,
         version=version.version,
-        role=desired.role(version),
+        role=desired.role(version.model, version.version),
         digest=version.digest,
         state=state,
         message="" if leases else _trouble(failure, phase),
@@ -204,13 +224,30 @@ def by_version(leases: Sequence[Lease]) -> Mapping[str, list[Lease]]:
     return found
 
 
+def _ensemble(
+    version: ModelVersion, *, desired: Desired, leases: Mapping[str, Sequence[Lease]]
+) -> VersionStatus:
+    """It is ready when all of its stages are; it has no replicas of its own."""
+    missing = [stage.key for stage in version.stages if not leases.get(stage.key)]
+    return VersionStatus(
+        model=version.model,
+        version=version.version,
+        role=desired.role(version.model, version.version),
+        digest=version.digest,
+        state="waiting" if missing else "ready",
+        message=f"its stages {', '.join(dict.fromkeys(missing))} are not ready" if missing else "",
+        min_replicas=0,
+        max_replicas=0,
+        replicas=(),
+    )
+
+
 def _refused(key: str, reason: str, desired: Desired) -> VersionStatus:
     model, _, version = key.rpartition("@")
-    answers = any((each.model, each.stable) == (model, version) for each in desired.policies)
     return VersionStatus(
         model=model,
         version=version,
-        role="stable" if answers else "shadow",
+        role=desired.role(model, version),
         digest="",
         state="refused",
         message=reason,

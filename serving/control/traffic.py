@@ -5,14 +5,16 @@ from the control plane's own thread.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection
 
 from serving.control.applying import Applying
 from serving.control.changes import ApplyOrder
+from serving.control.policyhistory import PolicyEntries, PolicyHistory
 from serving.core.calls import Answer, Call
-from serving.errors import NotFound
+from serving.errors import NotFound, ParameterInvalid
 from serving.registry import rows
 from serving.registry.desk import decoded
 from serving.registry.entities import Traffic
@@ -20,6 +22,8 @@ from serving.registry.orders import TrafficOrder
 from serving.registry.service import SEE, Registry
 from serving.storage.database import Database
 from serving.storage.operations import Operations, operation
+
+_MOST_DIGITS: Final = 18
 
 
 class TrafficList(msgspec.Struct, frozen=True):
@@ -36,10 +40,13 @@ class TrafficDesk:
     registry: Registry
     operations: Operations
     applying: Applying
+    history: PolicyHistory
 
     def ask(self, name: str, call: Call) -> Answer:
-        """`traffic`, or `all_traffic`. Raises ModelNotFound, RegistryUnavailable."""
-        question = self._all if name == "all_traffic" else self._one
+        """`traffic`, `all_traffic` or `traffic_history`. Raises ModelNotFound, ParameterInvalid,
+        RegistryUnavailable."""
+        questions = {"all_traffic": self._all, "traffic_history": self._past}
+        question = questions.get(name, self._one)
         return Answer(self.database.read(lambda connection: question(connection, call)))
 
     def carry_out(self, name: str, call: Call) -> Answer:
@@ -73,6 +80,15 @@ class TrafficDesk:
             if model is not None and call.actor.may(SEE, model.name, model.tenant):
                 found.append(traffic)
         return msgspec.json.encode(TrafficList(tuple(found)))
+
+    def _past(self, connection: Connection, call: Call) -> bytes:
+        model = call.arguments["model"]
+        self.registry.traffic(connection, model, actor=call.actor)
+        epoch = call.query.get("epoch", "")
+        if epoch and not (epoch.isdigit() and len(epoch) <= _MOST_DIGITS):
+            raise ParameterInvalid("epoch must be a whole number")
+        found = self.history.of(model, epoch=int(epoch) if epoch else None)
+        return msgspec.json.encode(PolicyEntries(found))
 
     def _one(self, connection: Connection, call: Call) -> bytes:
         model = call.arguments["model"]

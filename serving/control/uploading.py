@@ -248,8 +248,7 @@ class UploadDesk:
             if any(unicodedata.category(each).startswith("C") for each in text):
                 raise ParameterInvalid(f"{text[:80]!r} holds a control character")
         if order.definition:
-            definition = read_definition(order.definition)
-            define(definition, model=order.model, version=order.version, digest="")
+            _check_definition(order)
 
     def _check_version(self, connection: Connection, order: UploadOrder, actor: Actor) -> None:
         """Raises ModelNotFound, Forbidden, AlreadyThere."""
@@ -278,6 +277,16 @@ class UploadDesk:
             code=upload.code,
             reason=upload.reason,
         )
+
+
+def _check_definition(order: UploadOrder) -> None:
+    """Raises ParameterInvalid."""
+    definition = read_definition(order.definition)
+    if definition.stages:
+        raise ParameterInvalid(
+            "an ensemble has no artifact to upload: register it with its stages alone"
+        )
+    define(definition, model=order.model, version=order.version, digest="")
 
 
 def _plain(order: UploadOrder) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class RowFailure(IntEnum):
     MODEL_ERROR = 1
     EXPIRED = 2
     INVALID_OUTPUT = 3
+    NO_MEMORY = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,14 +57,44 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
+class Caching:
+    """How much each gateway worker remembers of a version's answers, and for how long."""
+
+    max_bytes: int
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of an ensemble: a version of a model, and which tensors it takes and gives.
+
+    digest: of the version; another one of the same name is not run. inputs, outputs: its own name of
+    each tensor and the ensemble's name for it; an output that nobody wants has none.
+    """
+
+    name: str
+    model: ModelName
+    version: VersionName
+    digest: Digest
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+
+    @property
+    def key(self) -> str:
+        """`model@version` of what runs."""
+        return f"{self.model}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """One immutable version of a model, addressed by the SHA-256 of its artifact.
 
-    digest: lower-case hexadecimal SHA-256 of the ONNX file.
+    digest: lower-case hexadecimal SHA-256 of the ONNX file, or of the stages (`registry.ensembles`).
     finite_inputs: refuse NaN and infinities before the model sees them.
     batched: the first dimension of every tensor counts rows that are independent of each other.
     False: a request is one whole, and the data plane takes it as one row of the whole shape.
-    padding: None: only rows of one shape share a batch.
+    padding: None: only rows of one shape share a batch. cache: None: every request runs the model.
+    stages: of an ensemble, which gateways run stage by stage; it has no replicas of its own.
     """
 
     model: ModelName
@@ -77,6 +107,8 @@ class ModelVersion:
     batched: bool = True
     padding: Padding | None = None
     recording: Recording = Recording()
+    cache: Caching | None = None
+    stages: tuple[Stage, ...] = ()
 
     @property
     def key(self) -> str:

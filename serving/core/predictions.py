@@ -45,7 +45,9 @@ class PredictionRecord:
     Times of the stages are microseconds; `time_ns` is the wall clock at arrival. `outputs` is empty
     unless `fate` is OK. `reason` is the error code of a failure, else empty. `shadow_of` is the
     prediction id of the primary whose copy this was, else empty. `subject` is the keyed hash of the
-    data subject that the request named, in hexadecimal, else empty.
+    data subject that the request named, in hexadecimal, else empty. `chosen`: the caller chose the
+    version. `part_of`: prediction id of the ensemble's answer that this was a part of, else empty.
+    `cached`: answered from the response cache.
     """
 
     prediction_id: str
@@ -71,3 +73,11 @@ class PredictionRecord:
     trace_id: str
     shadow_of: str
     subject: str = ""
+    chosen: bool = False
+    part_of: str = ""
+    cached: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether a caller asked for it: neither a copy nor a part."""
+        return not self.shadow_of and not self.part_of

@@ -138,7 +138,9 @@ class CatalogueRoutes:
     def _statistics_of(self, *queues: VersionQueue) -> Reply:
         epoch_ns = round(self._now_s() * 1e9) - self._pipeline.now_ns()
         statistics = [
-            facts.model_statistics(queue.version, self._metrics, epoch_ns=epoch_ns)
+            facts.model_statistics(
+                queue.version, self._metrics, epoch_ns=epoch_ns, cache=queue.cache
+            )
             for queue in queues
         ]
         return _json({"model_stats": statistics})

@@ -105,11 +105,42 @@ _UPLOADS: Final = {
 _TRAFFIC: Final = {
     "GET /v1/traffic": Operation("listTraffic", "Who answers, of every model."),
     "GET /v1/traffic/{model}": Operation("showTraffic", "Who answers.", "Traffic"),
+    "GET /v1/traffic/{model}/history": Operation(
+        "showTrafficHistory",
+        "The policies that gateways were told, by epoch.",
+        "PolicyEntries",
+        query=("epoch",),
+    ),
     "PUT /v1/traffic/{model}": Operation(
         "setTraffic", "Who answers from now on.", "Traffic", "TrafficOrder"
     ),
     "POST /v1/apply": Operation(
         "apply", "Plan deployments, or make them so.", "Applied", "ApplyOrder"
+    ),
+}
+
+_ROLLOUT: Final = "/v1/rollouts/{model}"
+
+_ROLLOUTS: Final = {
+    "GET /v1/rollouts": Operation(
+        "listRollouts", "Rollouts of all models, newest first.", "RolloutList", query=("limit",)
+    ),
+    f"GET {_ROLLOUT}": Operation(
+        "showRollout", "The newest one, with what its gates say now.", "RolloutView"
+    ),
+    f"POST {_ROLLOUT}": Operation(
+        "startRollout", "Let a candidate take over step by step.", "RolloutView", "RolloutOrder"
+    ),
+    f"GET {_ROLLOUT}/history": Operation(
+        "rolloutHistory", "All rollouts of a model.", "RolloutList"
+    ),
+    f"POST {_ROLLOUT}/pause": Operation("pauseRollout", "Stay here.", "RolloutView", "TurnOrder"),
+    f"POST {_ROLLOUT}/resume": Operation("resumeRollout", "Go on.", "RolloutView", "TurnOrder"),
+    f"POST {_ROLLOUT}/promote": Operation(
+        "promoteCandidate", "The candidate answers everything now.", "RolloutView", "TurnOrder"
+    ),
+    f"POST {_ROLLOUT}/rollback": Operation(
+        "rollBack", "Back to the version before, at once.", "RolloutView", "TurnOrder"
     ),
 }
 
@@ -139,6 +170,18 @@ _GOVERNANCE: Final = {
     ),
     f"GET {_VERSION}/standing": Operation("standing", "What a version still lacks.", "Standing"),
     f"GET {_VERSION}/evidence": Operation("listEvidence", "Evidence for it.", "EvidenceList"),
+    f"GET {_MODEL}/comparisons": Operation(
+        "listComparisons", "How its candidates compare, live.", "ComparisonList"
+    ),
+    f"GET {_MODEL}/verdicts": Operation(
+        "listVerdicts", "Verdicts, newest first.", "VerdictList", query=("version",)
+    ),
+    f"POST {_MODEL}/verdicts": Operation(
+        "issueVerdict", "Draw a verdict from a comparison.", "IssuedVerdict", "VerdictOrder"
+    ),
+    f"GET {_MODEL}/verdicts/{{verdict}}": Operation(
+        "showVerdict", "A verdict with its signature.", "IssuedVerdict"
+    ),
     "GET /v1/webhooks": Operation("listWebhooks", "Whom notifications go to.", "WebhookList"),
     "POST /v1/webhooks": Operation("addWebhook", "Add one.", "MadeWebhook", "WebhookOrder"),
     "DELETE /v1/webhooks/{webhook}": Operation("removeWebhook", "Remove one."),
@@ -189,6 +232,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **_REGISTRY,
     **_UPLOADS,
     **_TRAFFIC,
+    **_ROLLOUTS,
     **_GOVERNANCE,
     **_ACCESS,
     **_PRIVACY,

@@ -4,7 +4,8 @@ What a request's head means is an `InferencePlan`, made once per distinct head; 
 exchange that such requests need, so that a plain request pays nothing for what others ask for.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from serving.access.certificates import Credential
@@ -54,6 +55,8 @@ class InferencePlan:
     encoding: str | None = None
     answer_encoding: str | None = None
     refusal: ServingError | None = None
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    """All of the head's, by name in lower case."""
     amends: bool = False
     """Whether the head says what the request itself may say, too."""
 
@@ -141,6 +144,9 @@ class RestExchange:
     @property
     def timeout_s(self) -> float | None:
         return self._plan.timeout_s
+
+    def header(self, name: str) -> bytes:
+        return self._plan.headers.get(name.encode(), b"")
 
     def decode(self, version: ModelVersion) -> InferenceRequest:
         plan = self._plan

@@ -16,12 +16,13 @@ from importlib.metadata import version as installed_version
 from typing import Any, Final
 
 from serving.access.authorization import authorize_description, may
-from serving.core.models import ModelVersion
+from serving.core.models import ModelVersion, Stage
 from serving.core.predictions import Fate
 from serving.core.principals import Action, Principal
 from serving.core.tensors import TensorSpecification
 from serving.errors import ModelNotFound
 from serving.gateway.batching import VersionQueue
+from serving.gateway.cache import ResponseCache
 from serving.gateway.routing import Route, RoutingTable
 from serving.telemetry.families import GatewayMetrics, VersionMetrics
 from serving.telemetry.metrics import Histogram
@@ -30,6 +31,7 @@ Facts = dict[str, Any]
 
 NAME: Final = "serving"
 PLATFORM: Final = "onnxruntime_onnx"
+ENSEMBLE: Final = "ensemble"
 EXTENSIONS: Final = (
     "binary_tensor_data",
     "classification",
@@ -77,7 +79,7 @@ def visible(table: RoutingTable, principal: Principal) -> Iterator[VersionQueue]
 
 def _seen(route: Route, principal: Principal) -> tuple[VersionQueue, ...]:
     if may(principal, Action.DESCRIBE_CANDIDATES, route.policy.model):
-        return (route.stable, *route.shadows)
+        return route.queues
     return (route.stable,)
 
 
@@ -93,7 +95,7 @@ def model_metadata(version: ModelVersion, versions: Iterable[str]) -> Facts:
     return {
         "name": version.model,
         "versions": list(versions),
-        "platform": PLATFORM,
+        "platform": ENSEMBLE if version.stages else PLATFORM,
         "inputs": [_described(tensor) for tensor in version.inputs],
         "outputs": [_described(tensor) for tensor in version.outputs],
         "parameters": {"digest": version.digest, "version": version.version},
@@ -105,8 +107,8 @@ def model_configuration(version: ModelVersion) -> Facts:
     name = version.version
     facts: Facts = {
         "name": version.model,
-        "platform": PLATFORM,
-        "backend": "onnxruntime",
+        "platform": ENSEMBLE if version.stages else PLATFORM,
+        "backend": "" if version.stages else "onnxruntime",
         "max_batch_size": version.batching.max_batch_size if version.batched else 0,
         "input": [_configured(tensor, version) for tensor in version.inputs],
         "output": [_configured(tensor, version) for tensor in version.outputs],
@@ -117,9 +119,22 @@ def model_configuration(version: ModelVersion) -> Facts:
     }
     if name.isascii() and name.isdigit():
         facts["version_policy"] = {"specific": {"versions": [int(name)]}}
-    if version.batched:
+    if version.stages:
+        facts["ensemble_scheduling"] = {"step": [_step(stage) for stage in version.stages]}
+    elif version.batched:
         facts["dynamic_batching"] = {"max_queue_delay_microseconds": 0}
     return facts
+
+
+def _step(stage: Stage) -> Facts:
+    """As Triton describes a stage, with whole names of versions and the digest."""
+    return {
+        "model_name": stage.model,
+        "model_version": stage.version,
+        "model_digest": stage.digest,
+        "input_map": dict(stage.inputs),
+        "output_map": dict(stage.outputs),
+    }
 
 
 def repository_index(queues: Iterable[VersionQueue], *, ready_only: bool = False) -> list[Facts]:
@@ -136,8 +151,14 @@ def repository_index(queues: Iterable[VersionQueue], *, ready_only: bool = False
     ]
 
 
-def model_statistics(version: ModelVersion, metrics: GatewayMetrics, *, epoch_ns: int) -> Facts:
-    """epoch_ns: the wall time at which the monotonic clock was zero."""
+def model_statistics(
+    version: ModelVersion,
+    metrics: GatewayMetrics,
+    *,
+    epoch_ns: int,
+    cache: ResponseCache | None = None,
+) -> Facts:
+    """epoch_ns: the wall time at which the monotonic clock was zero. cache: the version's."""
     roles = metrics.of_version(version.model, version.version)
     by_rows = roles[0].executions.by_rows if roles else {}
     last_ns = roles[0].executions.last_ns if roles else 0
@@ -156,8 +177,8 @@ def model_statistics(version: ModelVersion, metrics: GatewayMetrics, *, epoch_ns
             "compute_input": _NOTHING,
             "compute_infer": {"count": runs, "ns": run_us * 1000},
             "compute_output": _NOTHING,
-            "cache_hit": _NOTHING,
-            "cache_miss": _NOTHING,
+            "cache_hit": {"count": cache.hits if cache else 0, "ns": 0},
+            "cache_miss": {"count": cache.misses if cache else 0, "ns": 0},
         },
         "batch_stats": [
             {

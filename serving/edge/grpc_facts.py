@@ -92,7 +92,10 @@ class FactCalls:
         return facts.model_metadata(version, versions)
 
     def _model_configuration(self, request: Any, principal: Principal) -> dict[str, Any]:
-        return {"config": facts.model_configuration(self._find(request, principal).version)}
+        configuration = facts.model_configuration(self._find(request, principal).version)
+        # Its messages know versions by whole numbers only.
+        configuration.pop("ensemble_scheduling", None)
+        return {"config": configuration}
 
     def _model_statistics(self, request: Any, principal: Principal) -> dict[str, Any]:
         if request.name:
@@ -102,7 +105,9 @@ class FactCalls:
         epoch_ns = round(self._now_s() * 1e9) - self._pipeline.now_ns()
         return {
             "model_stats": [
-                facts.model_statistics(queue.version, self._metrics, epoch_ns=epoch_ns)
+                facts.model_statistics(
+                    queue.version, self._metrics, epoch_ns=epoch_ns, cache=queue.cache
+                )
                 for queue in queues
             ]
         }

@@ -3,7 +3,8 @@
 A call without a valid token is refused when its metadata are there, before its message is received;
 only calls that the table calls open pass without one. Whether there is such a call is told to those
 who have a token. Messages arrive and leave as bytes: what they mean is the business of each call,
-so that a message that is none fails as an `INVALID_ARGUMENT` and not inside the library.
+so that a message that is none fails as an `INVALID_ARGUMENT` and not inside the library. The answer to
+a refused credential may wait (`serving.edge.grpc_refusals`).
 
 Where client certificates are asked for, a caller may be known by its certificate alone. The library
 shows that in the call and not at the gate, so those who have one and no token pass the gate, and each
@@ -22,7 +23,13 @@ from serving.access.certificates import Certified, Credential, from_pem
 from serving.access.permissions import GRPC, Door
 from serving.core.principals import Principal
 from serving.edge.grpc_problems import Failure, failure
-from serving.errors import AmbiguousCredentials, FeatureUnsupported, InternalError, ServingError
+from serving.errors import (
+    AmbiguousCredentials,
+    FeatureUnsupported,
+    InternalError,
+    ServingError,
+    Unauthenticated,
+)
 
 logger = structlog.get_logger()
 
@@ -40,6 +47,7 @@ class Context(Protocol):
     async def write(self, message: bytes) -> None: ...
     def auth_context(self) -> Mapping[str, Sequence[bytes]]: ...
     def invocation_metadata(self) -> Metadata: ...
+    def peer(self) -> str: ...
     def set_trailing_metadata(self, trailing_metadata: Metadata) -> None: ...
     def time_remaining(self) -> float | None: ...
 
@@ -54,6 +62,8 @@ Show = Callable[[Context], Credential]
 
 Authenticate = Callable[[Context], Principal]
 Refused = Callable[[ServingError], None]
+Hold = Callable[[str], Awaitable[None]]
+"""Waits as long as the answer to a refused credential of this peer should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +94,19 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
         *,
         authenticate: Callable[[bytes | None], object],
         refused: Refused,
+        hold: Hold,
         certified: bool = False,
     ) -> None:
         """methods: by path, `/package.Service/Call`, each of them in the table of permissions.
-        refused: told of every refusal, to count. certified: all callers have certificates, and may
-        be known by them."""
+        refused: told of every refusal, to count. hold: waits before a refused credential is answered.
+        certified: all callers have certificates, and may be known by them."""
         for path, method in methods.items():
             if path not in GRPC or method.open != (GRPC[path] is Door.OPEN):
                 raise ValueError(f"no permission fits {path}. This is a bug")
         self._methods = dict(methods)
         self._authenticate = authenticate
         self._refused = refused
+        self._hold = hold
         self._certified = certified
 
     def service(self, handler_call_details: Any) -> Any:
@@ -111,7 +123,17 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
             raise FeatureUnsupported("there is no such call here")
         except ServingError as error:
             self._refused(error)
-            return _refusing(failure(error))
+            return self._refusing(error)
+
+    def _refusing(self, error: ServingError) -> Any:
+        ended, hold = failure(error), self._hold
+
+        async def refuse(_messages: object, context: Context) -> None:
+            if isinstance(error, Unauthenticated):
+                await hold(context.peer())
+            await give_up(context, ended)
+
+        return streaming(refuse)
 
 
 def step(function: Step, *, authenticate: Authenticate | None, refused: Refused) -> Method:
@@ -180,10 +202,3 @@ def only(metadata: Iterable[tuple[str, str | bytes]], key: str) -> bytes | None:
         return None
     (value,) = values
     return value.encode() if isinstance(value, str) else value
-
-
-def _refusing(ended: Failure) -> Any:
-    async def refuse(_messages: object, context: Context) -> None:
-        await give_up(context, ended)
-
-    return streaming(refuse)

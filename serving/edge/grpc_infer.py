@@ -6,10 +6,12 @@ it gives up because the deadline has passed is recorded as that.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from serving.core.models import ModelVersion
 from serving.edge import inference_pb2
+from serving.edge.choices import VERSION, one_version, only_said
 from serving.edge.grpc_facts import SERVICE
 from serving.edge.grpc_gate import (
     Context,
@@ -45,6 +47,7 @@ class GrpcExchange:
         "_call",
         "_finish",
         "_message",
+        "_metadata",
         "_raw",
         "_subject",
         "_versions",
@@ -69,18 +72,23 @@ class GrpcExchange:
         ParameterInvalid."""
         self._message = parse(message, inference_pb2.ModelInferRequest)
         self.authorization = show(context)
-        metadata = context.invocation_metadata()
+        metadata = self._metadata = context.invocation_metadata()
         self.traceparent = only(metadata, _TRACEPARENT)
         self._subject = subject_of_metadata(metadata)
         # What is left of the client's deadline.
         self.timeout_s = context.time_remaining()
         self.model = self._message.model_name
-        self.version = self._message.model_version or None
+        said = only_said(metadata, VERSION)
+        self.version = one_version(self._message.model_version or None, said)
         self.trailers: Trailers = ()
         self._versions = versions
         self._finish = finish
         self._raw = bool(self._message.raw_input_contents)
         self._call: Call | None = None
+
+    def header(self, name: str) -> bytes:
+        value = only_said(self._metadata, name) or b""
+        return value.encode() if isinstance(value, str) else value
 
     def decode(self, version: ModelVersion) -> InferenceRequest:
         request = self._versions.of(version).read(self._message)
@@ -133,16 +141,26 @@ class GrpcExchange:
             call.abandon()
 
 
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What the calls of inference share. show: what a caller shows of itself. refused: told of every
+    refusal, to count."""
+
+    pipeline: Pipeline
+    versions: MessageVersions
+    show: Show
+    refused: Refused
+
+    def exchange(self, message: bytes, context: Context, finish: Finish) -> GrpcExchange:
+        """Raises what GrpcExchange raises."""
+        return GrpcExchange(message, context, versions=self.versions, show=self.show, finish=finish)
+
+
 class InferCalls:
     """The inference call of the service."""
 
-    def __init__(
-        self, pipeline: Pipeline, *, versions: MessageVersions, show: Show, refused: Refused
-    ) -> None:
-        self._pipeline = pipeline
-        self._versions = versions
-        self._show = show
-        self._refused = refused
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
 
     def methods(self) -> dict[str, Method]:
         return {f"/{SERVICE}/ModelInfer": Method(unary(self._infer))}
@@ -155,16 +173,15 @@ class InferCalls:
             if not answered.done():
                 answered.set_result(end)
 
+        reception = self._reception
         exchange: GrpcExchange | None = None
         end: bytes | Failure
         try:
-            exchange = GrpcExchange(
-                message, context, versions=self._versions, show=self._show, finish=finish
-            )
-            self._pipeline.infer(exchange)
+            exchange = reception.exchange(message, context, finish)
+            reception.pipeline.infer(exchange)
             end = await answered
         except ServingError as error:
-            self._refused(error)
+            reception.refused(error)
             end = failure(error)
         except asyncio.CancelledError:
             if exchange is not None:
@@ -172,7 +189,7 @@ class InferCalls:
             raise
         except Exception as error:  # noqa: BLE001 - outermost: the worker must survive a call
             surprise = unexpected(error)
-            self._refused(surprise)
+            reception.refused(surprise)
             end = failure(surprise)
         if isinstance(end, Failure):
             return await give_up(context, end)

@@ -10,6 +10,7 @@ leaves 3,600: rejected. What is being received is bounded by `max_calls` times `
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +21,15 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from serving.access.tokens import Authenticator
-from serving.core.principals import Principal
 from serving.edge import grpc_health, inference_pb2
 from serving.edge.grpc_facts import SERVICE, FactCalls
-from serving.edge.grpc_gate import Context, Gate, Method, shown, shown_with_certificate
+from serving.edge.grpc_gate import Gate, Method, shown, shown_with_certificate
 from serving.edge.grpc_health import Health, Readiness
-from serving.edge.grpc_infer import InferCalls
+from serving.edge.grpc_infer import InferCalls, Reception
 from serving.edge.grpc_messages import MessageVersions
+from serving.edge.grpc_refusals import RefusedCalls
 from serving.edge.grpc_stream import StreamCalls
+from serving.edge.guesses import Guesses
 from serving.edge.tls import ServerTls
 from serving.errors import AddressInUse, ServingError, SettingInvalid
 from serving.gateway.pipeline import Pipeline
@@ -36,15 +38,72 @@ from serving.telemetry.families import GatewayMetrics
 
 SERVICES: Final = (SERVICE, grpc_health.SERVICE)
 
+_HELD_PART: Final = 4
+"""Refused calls that wait may take one in so many of the places for calls."""
+
 _REFLECTIONS: Final = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 """The two differ in their names only."""
 
 
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """All that a server can be called for. held: the refused ones whose answers wait."""
+
+    reception: Reception
+    streams: StreamCalls
+    facts: FactCalls
+    health: Health
+    held: RefusedCalls
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            **InferCalls(self.reception).methods(),
+            **self.streams.methods(),
+            **self.facts.methods(),
+            **self.health.methods(),
+            **_reflection(),
+        }
+
+    def drain(self) -> None:
+        """What has no end of its own ends."""
+        self.health.drain()
+        self.streams.drain()
+        self.held.drain()
+
+
 class GrpcServer:
-    """Serves inference, facts, health and reflection. Built and started on the loop."""
+    """Serves inference, facts, health and reflection. Made by `of`, on the loop that it runs on."""
 
     def __init__(
         self,
+        calls: "Calls",
+        *,
+        authenticator: Authenticator,
+        now_s: Callable[[], float],
+        settings: GrpcSettings,
+    ) -> None:
+        """now_s: wall time."""
+        self._settings = settings
+        self._calls = calls
+        self._server: Any = None
+        self._fresh: Any = None
+        self.tls: ServerTls | None = None
+        """From `listen` on, of a port with a certificate; who owns this calls `follow`."""
+        self.failed_handshakes: int | None = None
+        """The library keeps them to itself."""
+        self.versions = calls.reception.versions
+        self.held = calls.held
+        self._gate = Gate(
+            calls.methods(),
+            authenticate=lambda credential: authenticator.authenticate(credential, now_s()),
+            refused=calls.reception.refused,
+            hold=calls.held.hold,
+            certified=settings.client_ca is not None,
+        )
+
+    @classmethod
+    def of(
+        cls,
         pipeline: Pipeline,
         *,
         authenticator: Authenticator,
@@ -52,50 +111,38 @@ class GrpcServer:
         metrics: GatewayMetrics,
         now_s: Callable[[], float],
         settings: GrpcSettings,
-    ) -> None:
-        """now_s: wall time."""
-        certified = settings.client_ca is not None
-        show = shown_with_certificate if certified else shown
-
-        def authenticate(context: Context) -> Principal:
-            return authenticator.authenticate(show(context), now_s())
+    ) -> "GrpcServer":
+        """The server of one worker. now_s: wall time."""
+        show = shown if settings.client_ca is None else shown_with_certificate
 
         def refused(error: ServingError) -> None:
             metrics.refused(error.code)
 
-        self._settings = settings
-        self._server: Any = None
-        self.tls: ServerTls | None = None
-        """From `listen` on, of a port with a certificate; who owns this calls `follow`."""
-        self.failed_handshakes: int | None = None
-        """The library keeps them to itself."""
-        self._fresh: Any = None
-        self._health = Health(
-            readiness, services=SERVICES, max_watches=settings.max_health_watches, refused=refused
+        reception = Reception(pipeline, MessageVersions(), show, refused)
+        calls = Calls(
+            reception,
+            StreamCalls(reception),
+            FactCalls(
+                pipeline,
+                readiness=readiness,
+                metrics=metrics,
+                now_s=now_s,
+                authenticate=lambda context: authenticator.authenticate(show(context), now_s()),
+                refused=refused,
+            ),
+            Health(
+                readiness,
+                services=SERVICES,
+                max_watches=settings.max_health_watches,
+                refused=refused,
+            ),
+            RefusedCalls(
+                Guesses(per_s=settings.refusals_per_s, longest_s=settings.max_refusal_delay_s),
+                most=settings.max_calls // _HELD_PART,
+                now_s=lambda: pipeline.now_ns() / 1e9,
+            ),
         )
-        fact_calls = FactCalls(
-            pipeline,
-            readiness=readiness,
-            metrics=metrics,
-            now_s=now_s,
-            authenticate=authenticate,
-            refused=refused,
-        )
-        self.versions = versions = MessageVersions()
-        self._streams = StreamCalls(pipeline, versions=versions, show=show, refused=refused)
-        methods = {
-            **InferCalls(pipeline, versions=versions, show=show, refused=refused).methods(),
-            **self._streams.methods(),
-            **fact_calls.methods(),
-            **self._health.methods(),
-            **_reflection(),
-        }
-        self._gate = Gate(
-            methods,
-            authenticate=lambda credential: authenticator.authenticate(credential, now_s()),
-            refused=refused,
-            certified=certified,
-        )
+        return cls(calls, authenticator=authenticator, now_s=now_s, settings=settings)
 
     async def listen(self) -> None:
         """Raises AddressInUse, or SettingInvalid for certificates that are none."""
@@ -123,8 +170,7 @@ class GrpcServer:
 
     async def aclose(self, *, drain_s: float) -> None:
         """No new call; those that run are answered, for at most `drain_s`. Harmless when repeated."""
-        self._health.drain()
-        self._streams.drain()
+        self._calls.drain()
         if self._server is not None:
             await self._server.stop(drain_s)
 

@@ -13,12 +13,11 @@ from typing import Final
 from grpc import aio  # type: ignore[import-untyped]  # it ships no types
 
 from serving.edge.grpc_facts import SERVICE
-from serving.edge.grpc_gate import Context, Method, Refused, Show, streaming, unexpected
-from serving.edge.grpc_infer import GrpcExchange
-from serving.edge.grpc_messages import MessageVersions, stream_answer, stream_error
+from serving.edge.grpc_gate import Context, Method, streaming, unexpected
+from serving.edge.grpc_infer import GrpcExchange, Reception
+from serving.edge.grpc_messages import stream_answer, stream_error
 from serving.edge.grpc_problems import Failure, failure
 from serving.errors import ServingError
-from serving.gateway.pipeline import Pipeline
 
 WINDOW: Final = 64
 """Requests of one stream whose answers have not left; more are not read before."""
@@ -27,13 +26,8 @@ WINDOW: Final = 64
 class StreamCalls:
     """The streaming inference call of the service."""
 
-    def __init__(
-        self, pipeline: Pipeline, *, versions: MessageVersions, show: Show, refused: Refused
-    ) -> None:
-        self._pipeline = pipeline
-        self._versions = versions
-        self._show = show
-        self._refused = refused
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
         self._readers: set[asyncio.Task[None]] = set()
 
     def methods(self) -> dict[str, Method]:
@@ -45,13 +39,7 @@ class StreamCalls:
             reader.cancel()
 
     async def _serve(self, _messages: object, context: Context) -> None:
-        stream = _Stream(
-            self._pipeline,
-            context,
-            versions=self._versions,
-            show=self._show,
-            refused=self._refused,
-        )
+        stream = _Stream(self._reception, context)
         reader = asyncio.create_task(stream.read())
         self._readers.add(reader)
         try:
@@ -65,20 +53,9 @@ class StreamCalls:
 class _Stream:
     """One call. `read` and `write` run beside each other; `write` ends last."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        context: Context,
-        *,
-        versions: MessageVersions,
-        show: Show,
-        refused: Refused,
-    ) -> None:
-        self._pipeline = pipeline
+    def __init__(self, reception: Reception, context: Context) -> None:
+        self._reception = reception
         self._context = context
-        self._versions = versions
-        self._show = show
-        self._refused = refused
         self._room = asyncio.Semaphore(WINDOW)
         self._running: dict[int, GrpcExchange] = {}
         self._answers: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -113,23 +90,19 @@ class _Stream:
         self._read = number = self._read + 1
         request_id = ""
         try:
-            exchange = GrpcExchange(
-                message,
-                self._context,
-                versions=self._versions,
-                show=self._show,
-                finish=partial(self._finish, number),
+            exchange = self._reception.exchange(
+                message, self._context, partial(self._finish, number)
             )
             request_id = exchange.request_id
             self._running[number] = exchange
-            self._pipeline.infer(exchange)
+            self._reception.pipeline.infer(exchange)
         except ServingError as error:
             self._refuse(number, error, request_id)
         except Exception as error:  # noqa: BLE001 - outermost: the worker must survive a request
             self._refuse(number, unexpected(error), request_id)
 
     def _refuse(self, number: int, error: ServingError, request_id: str) -> None:
-        self._refused(error)
+        self._reception.refused(error)
         self._running.pop(number, None)
         self._answer(_described(failure(error), request_id))
 

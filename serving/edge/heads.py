@@ -42,6 +42,8 @@ SINGLE: Final = frozenset(
         b"accept",
         b"serving-timeout-ms",
         b"serving-subject",
+        b"serving-version",
+        b"serving-sticky-key",
     }
 )
 """Headers that mean one thing or nothing; a second one is refused rather than chosen from."""

@@ -150,6 +150,18 @@ _INFERENCE_HEADERS: Final[list[Document]] = [
         "schema": {"type": "integer", "minimum": 0},
     },
     {
+        "name": "Serving-Version",
+        "in": "header",
+        "description": "The version to ask; for operators, and for the testers of a model.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 63},
+    },
+    {
+        "name": "Serving-Sticky-Key",
+        "in": "header",
+        "description": "Equal keys meet the same version, where a model's traffic is sticky by it.",
+        "schema": {"type": "string"},
+    },
+    {
         "name": "Inference-Header-Content-Length",
         "in": "header",
         "description": "Length of the JSON part where binary tensors follow it.",

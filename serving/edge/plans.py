@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
 
+from serving.edge.choices import VERSION, one_version
 from serving.edge.compression import ENCODINGS, accepted
 from serving.edge.credentials import credential_of, refuse_credentials_in
 from serving.edge.exchange import InferencePlan, PackedExchange, RefusedExchange, RestExchange
@@ -60,8 +61,10 @@ def plan_of(head: Head, limits: HttpSettings) -> InferencePlan | None:
         authorization=authorization,
         traceparent=head.headers.get(b"traceparent"),
         limits=limits,
+        headers=head.headers,
     )
     try:
+        plan = replace(plan, version=one_version(pinned, head.headers.get(VERSION.encode())))
         return _with_bodies(plan, head.headers)
     except ServingError as error:
         return replace(plan, exchange=RefusedExchange, refusal=error)

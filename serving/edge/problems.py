@@ -83,6 +83,7 @@ STATUS: Final[dict[str, int]] = {
     "log_unavailable": 503,
     "log_storage_full": 503,
     "replica_lost": 503,
+    "out_of_memory": 503,
     "deadline_exceeded": 504,
     "unsupported_protocol_version": 505,
 }

@@ -2,8 +2,11 @@
 
     GET  /v1/traffic          of every model
     GET  /v1/traffic/{model}  of one, with its revision
-    PUT  /v1/traffic/{model}  {"stable": "2", "shadows": ["3"], "reason": "…"}; `If-Match` names the
-                              revision that was seen, `Idempotency-Key` makes it safe to repeat
+    GET  /v1/traffic/{model}/history  the policies that gateways were told, by epoch; `?epoch=N`: the
+                              one that was in force then
+    PUT  /v1/traffic/{model}  {"stable": "1", "arms": [{"version": "2", "weight": 0.1}],
+                              "shadows": [{"version": "3", "share": 0.5}], "reason": "…"}; `If-Match`
+                              names the revision that was seen, `Idempotency-Key` makes it safe to repeat
     POST /v1/apply            {"deployments": […], "plan_only": true}: as in a file of settings
 
 Which permission each takes is in `serving.access.permissions`; what a body may hold is decided by the
@@ -31,6 +34,7 @@ class TrafficRoutes:
         return [
             Route("GET", "/v1/traffic", partial(self._ask, "all_traffic")),
             Route("GET", "/v1/traffic/{model}", partial(self._ask, "traffic")),
+            Route("GET", "/v1/traffic/{model}/history", partial(self._ask, "traffic_history")),
             Route("PUT", "/v1/traffic/{model}", partial(self._carry_out, "set_traffic")),
             Route("POST", "/v1/apply", partial(self._carry_out, "apply")),
         ]

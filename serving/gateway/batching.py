@@ -27,6 +27,7 @@ from serving.core.clock import Clock
 from serving.core.models import ModelVersion
 from serving.errors import CallerLimitReached, DeadlineExceeded, QueueFull
 from serving.gateway.admission import Share
+from serving.gateway.cache import ResponseCache
 from serving.gateway.calls import Call
 from serving.gateway.forming import (
     FLOATS,
@@ -50,6 +51,7 @@ MAX_ATTEMPTS: Final = 3
 ALARM: Final = 0.5
 """Of the rows that may wait: from here on newcomers are looked at, and copies are not made."""
 
+_EVERYTHING: Final = 2**62
 LATELY_NS: Final = 1_000_000_000
 """For so long after a request with a priority, or of a second caller, others are expected."""
 
@@ -89,8 +91,12 @@ class VersionQueue:
         self.queued_rows = 0
         self.alarm_rows = ALARM * admission.max_queued_rows
         self.doubtful_s = 0.0
+        self.kinds = False
+        """Some of its calls are of a kind of their own (`Call.kind`)."""
         self.takes_copies = False
         """Calls of callers and copies may share a frame here: the version is a candidate."""
+        self.takes_parts = False
+        """Calls of callers and of ensembles may share a frame here: the version is a stage."""
         recording = version.recording
         self.guarded = bool(recording.fields)
         """Something is done to payloads before they are recorded: always, or since a request named
@@ -99,6 +105,8 @@ class VersionQueue:
         """Of that, that some are encrypted."""
         self.plain = recording.policy == "fail_closed" and not recording.fields
         """Records are what was sent and answered, and no answer leaves without them."""
+        cache = version.cache
+        self.cache = None if cache is None else ResponseCache(version, cache, clock)
         self._credits = settings.credits
         self._most_bytes = settings.max_frame_bytes
         self._clock = clock
@@ -176,6 +184,24 @@ class VersionQueue:
         if call.frame is None:
             self.queued_rows -= call.rows
             self._waiting.forget(call)
+
+    def hand_over(self, to: "VersionQueue") -> int:
+        """Gives waiting calls of callers that chose nothing to a version of the same signature.
+
+        Returns how many.
+        """
+        now_ns, waiting = self._clock.monotonic_ns(), list[Call]()
+        while self._waiting:
+            room = FrameRoom(_EVERYTHING, _EVERYTHING, now_ns, 0)
+            self._waiting.take(room)
+            waiting += room.calls
+        leaving = [call for call in waiting if call.exchange is not None and not call.kind]
+        self._waiting.put_back([call for call in waiting if call not in leaving], now_ns)
+        for call in leaving:
+            self.queued_rows -= call.rows
+            call.queue = to
+            to.append(call)
+        return len(leaving)
 
     def wake(self) -> None:
         """Looks again: a credit came back or a replica appeared."""

@@ -4,7 +4,8 @@ A limit "100 requests a second" holds for a caller, whichever workers its connec
 buckets lie in a file that every worker maps. A worker takes tokens in small portions under a lock of
 the kernel's (a worker that dies gives its lock back) and spends them by itself; what it did not use
 it gives back. Never more is handed out than the bucket held, so a limit is never exceeded, and what
-is short for a moment is at most one portion per worker.
+is short for a moment is at most one portion per worker. What a bucket holds is told without a lock
+(`held`): its number is eight aligned bytes, which are read and written at once.
 
 A bucket is one number, the time at which it will be full again (Turner's generic cell rate algorithm,
 ITU-T I.371): what it holds follows from that, its rate and its size.
@@ -38,15 +39,15 @@ PLACES: Final = 65_536
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 REFUSE: Final = 0
 """The scale at which nothing is handed out."""
-_MAGIC: Final = b"SVBUCKT2"
-_HEAD: Final = Struct("<8s16s16sI")
+_MAGIC: Final = b"SVBUCKT3"
+_HEAD: Final = Struct("@8s16s16sI20x")
 """Magic, what tells this boot from others, the key of the hash, the scale."""
-_SCALE: Final = Struct("<I")
-_SCALE_OFFSET: Final = _HEAD.size - _SCALE.size
-_PLACE: Final = Struct("<16sQq")
+_SCALE: Final = Struct("@I")
+_SCALE_OFFSET: Final = 40
+_PLACE: Final = Struct("@16sQq")
 """Key, when the bucket is full (monotonic nanoseconds), how much of that (nanoseconds, negative when
 tokens came back) the other nodes were not told. Zeros are a free place."""
-_COLUMNS: Final = np.dtype([("key", "V16"), ("full_ns", "<u8"), ("untold_ns", "<i8")])
+_COLUMNS: Final = np.dtype([("key", "V16"), ("full_ns", "u8"), ("untold_ns", "i8")])
 _PROBED: Final = 8
 _GROUP_BYTES: Final = _PROBED * _PLACE.size
 
@@ -140,6 +141,14 @@ class Buckets:
             return 0.0
         return (rate.burst - (full_ns - now_ns) * rate.per_s / 1e9) / scale
 
+    def held(self, key: bytes, *, rate: Rate, now_ns: int) -> float:
+        """What the bucket holds; as `put` says it, without a lock."""
+        scale = self.scale
+        if scale == REFUSE:
+            return 0.0
+        _, full_ns, _ = self._find(self._first(key), key, now_ns)
+        return (rate.burst - (full_ns - now_ns) * rate.per_s / 1e9) / scale
+
     def take_uses(self, now_ns: int) -> list[Use]:
         """Of every bucket that is not full or was used since: what the others were not told yet.
 
@@ -184,7 +193,8 @@ class Buckets:
         return _HEAD.size + group * _GROUP_BYTES
 
     def _find(self, first: int, key: bytes, now_ns: int) -> tuple[int, int, int]:
-        """The bucket's place, when it is full (not before `now_ns`), what is untold; under its lock."""
+        """The bucket's place, when it is full (not before `now_ns`), what is untold; under its lock, or
+        to look only."""
         fullest, earliest_ns = first, 2**64
         for place in range(first, first + _GROUP_BYTES, _PLACE.size):
             owner, full_ns, untold_ns = _PLACE.unpack_from(self._memory, place)

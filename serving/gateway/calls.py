@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Protocol
 
 from serving.access.certificates import Credential
 from serving.core.batches import Buffer
 from serving.core.models import ModelVersion
 from serving.core.principals import Principal
+from serving.core.traffic import Segment
 from serving.errors import ServingError
 from serving.telemetry.traces import TraceContext
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from serving.gateway.quotas import Account
 
 NO_TRACE: Final = bytes(16)
+NO_SEGMENTS: Final[frozenset[Segment]] = frozenset()
 USUAL: Final = 2
 """The priority that 0 stands for."""
 
@@ -78,6 +80,9 @@ class Exchange(Protocol):
     def timeout_s(self) -> float | None:
         """The deadline that is known before the body is read; the body may name a shorter one."""
 
+    def header(self, name: str) -> bytes:
+        """What the request says beside its body under a name in lower case; empty for nothing."""
+
     def decode(self, version: ModelVersion) -> InferenceRequest:
         """Reads the body against the version's inputs. Raises RequestInvalid."""
 
@@ -93,8 +98,13 @@ class Exchange(Protocol):
 class Call:
     """An admitted request, or the shadow copy of one (`exchange` is None), until its record.
 
-    Fits `predictionlog.Loggable`: the names of the recorded facts are fixed there.
+    Fits `predictionlog.Loggable`: the names of the recorded facts are fixed there. kind: some of
+    `predictionlog.format.KINDS`; who sets it sets `kinds` of its queue, too. segments: those of its
+    route that it belongs to.
     """
+
+    is_part: ClassVar[bool] = False
+    """Whether it is a stage of an ensemble's call (`ensembles`), which `shadow_of` then names."""
 
     __slots__ = (
         "account",
@@ -110,6 +120,7 @@ class Call:
         "first_row",
         "frame",
         "inputs",
+        "kind",
         "level",
         "outputs",
         "pipeline",
@@ -120,6 +131,7 @@ class Call:
         "request_id",
         "rows",
         "run_us",
+        "segments",
         "sequence",
         "shadow_of",
         "shapes",
@@ -156,16 +168,33 @@ class Call:
         self.attempts = 0
         self.frame: Frame | None = None
         self.done = False
-        self.level = 0
+        self.level = self.kind = 0
+        self.segments = NO_SEGMENTS
         self.first_row = self.queue_us = self.run_us = self.total_us = 0
         self.batch_id = self.batch_size = self.batch_position = 0
         self.sequence = self.time_ns = self.deadline_ns = 0
         self.arrived_ns = self.since_ns = 0
 
+    @property
+    def model_us(self) -> float:
+        """Its part of the batch that it ran in, by rows; 0 when it did not run."""
+        return self.run_us * self.rows / self.batch_size if self.batch_size else 0.0
+
     def abandon(self) -> None:
         """The client went away: the place is freed now, the record says `client_gone`."""
         if not self.done:
             self.pipeline.abandoned(self)
+
+
+class PartCall(Call):
+    """A call that an ensemble makes to the version of one of its stages.
+
+    It is admitted and charged with the ensemble's: its share says whose turn it takes, no more.
+    """
+
+    __slots__ = ()
+
+    is_part = True
 
 
 def caller_name(principal: Principal) -> bytes:

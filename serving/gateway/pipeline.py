@@ -8,7 +8,7 @@ is the request mirrored to candidates. Per request there is one call object and 
 future or lock; everything that can be is done per frame.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ import structlog
 
 from serving.access.authorization import authorize_inference, authorize_operation
 from serving.access.tokens import Authenticator
-from serving.core.batches import BatchAnswer, BatchPart, RowFailure
+from serving.core.batches import BatchAnswer, RowFailure
 from serving.core.clock import Clock
 from serving.core.models import ModelVersion
 from serving.core.predictions import Fate
@@ -25,15 +25,14 @@ from serving.core.traffic import Snapshot
 from serving.errors import (
     DeadlineExceeded,
     InternalError,
-    ModelFailed,
     NonFiniteInput,
     NoReplica,
-    OutputInvalid,
     QueueFull,
     ReplicaLost,
     ServingError,
 )
 from serving.gateway.admission import Admission
+from serving.gateway.answers import FATES, explain, failed, hand_out, kinds, place
 from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call, Exchange, caller_name
 from serving.gateway.forming import Frame
@@ -43,18 +42,14 @@ from serving.gateway.quotas import Quotas
 from serving.gateway.recording import Recorder
 from serving.gateway.routing import Route, RoutingTable
 from serving.gateway.shadowing import Mirror
+from serving.gateway.splitting import fitting
 from serving.gateway.telemetry import CallTelemetry
+from serving.predictionlog.format import Flag
 from serving.settings import Settings
 
 logger = structlog.get_logger()
 
 QueueFactory = Callable[[ModelVersion, "Pipeline"], VersionQueue]
-
-_FATES = {
-    RowFailure.MODEL_ERROR: Fate.MODEL_ERROR,
-    RowFailure.EXPIRED: Fate.TIMEOUT,
-    RowFailure.INVALID_OUTPUT: Fate.INVALID_OUTPUT,
-}
 
 
 class Pipeline:
@@ -73,7 +68,7 @@ class Pipeline:
     ) -> None:
         """quotas: None where nobody has one."""
         self.now_ns = clock.monotonic_ns
-        self.table = RoutingTable(Snapshot(epoch=0), {}, self._make_queue)
+        self.table = RoutingTable(Snapshot(epoch=0), {}, self._make_queue, turns={})
         self.admission = Admission(settings.admission)
         self._settings = settings.admission
         self._authenticator = authenticator
@@ -83,7 +78,7 @@ class Pipeline:
         self._clock = clock
         self._queue_factory = make_queue
         self._quotas = quotas
-        self._mirror = Mirror(settings.shadow, admit=self._identify, dropped=telemetry.dropped)
+        self._mirror = Mirror(settings.shadow, admit=self.identify, tell=telemetry)
         self._retired: list[VersionQueue] = []
         self._wall_offset_ns = clock.wall_ns() - clock.monotonic_ns()
         self._now_s = clock.wall_ns() / 1e9
@@ -95,18 +90,36 @@ class Pipeline:
         principal = self._authenticator.authenticate(exchange.authorization, self._now_s)
         authorize_inference(principal, exchange.model)
         route = self.table.choose(exchange.model)
-        queue = self._choose(route, exchange.version, principal)
-        call = self._admit(exchange, principal, queue)
+        if route.is_plain and exchange.version is None:
+            queue = route.stable
+            call = self._admit(exchange, principal, queue)
+        else:
+            queue = self._choose(route, exchange, principal)
+            call = self._admit(exchange, principal, queue)
+            self._mark(call, route, exchange, principal)
         exchange.watch(call)
-        queue.append(call)
+        if queue.cache is None or not queue.cache.answers(call, principal.tenant, self.answered):
+            queue.append(call)
 
-    def _choose(self, route: Route, version: str | None, principal: Principal) -> VersionQueue:
-        """The stable version, or the one that an operator pinned."""
-        if version is None or version == route.policy.stable:
+    def _choose(self, route: Route, exchange: Exchange, principal: Principal) -> VersionQueue:
+        """The version whose turn it is, or the one that an operator or a tester chose."""
+        version, policy = exchange.version, route.policy
+        if version is None:
+            return route.stable if route.split is None else route.split.choose(exchange, principal)
+        if version == policy.stable:
             return route.stable
-        self.table.check_grave(route.policy.model, version)
-        authorize_operation(principal, route.policy.model)
-        return self.table.pinned(route.policy.model, version)
+        self.table.check_grave(policy.model, version)
+        if principal.subject not in policy.testers:
+            authorize_operation(principal, policy.model)
+        return self.table.pinned(policy.model, version)
+
+    def _mark(self, call: Call, route: Route, exchange: Exchange, principal: Principal) -> None:
+        """Notes of the call what only some routes look at."""
+        if exchange.version is not None:
+            call.kind = Flag.CHOSEN
+            call.queue.kinds = True
+        if route.segments:
+            call.segments = fitting(route.segments, exchange, principal)
 
     def _admit(self, exchange: Exchange, principal: Principal, queue: VersionQueue) -> Call:
         """A call with a place inside, its time counted from now.
@@ -144,10 +157,10 @@ class Pipeline:
         call.arrived_ns = call.since_ns = now_ns = self.now_ns()
         call.deadline_ns = now_ns + int(min(timeout_s, self._settings.max_deadline_s) * 1e9)
         self._telemetry.begin(call, exchange.traceparent)
-        self._identify(call)
+        self.identify(call)
         return call
 
-    def _identify(self, call: Call) -> None:
+    def identify(self, call: Call) -> None:
         """Gives a call its place in the log: from here on it ends with exactly one record."""
         call.sequence = self._recorder.next_sequence()
         call.time_ns = call.arrived_ns + self._wall_offset_ns
@@ -157,32 +170,36 @@ class Pipeline:
     def answered(self, frame: Frame, answer: BatchAnswer) -> None:
         """A replica answered a frame."""
         calls = [call for call in frame.calls if not call.done]
-        _place(frame.calls, answer.parts, self.now_ns())
+        place(frame.calls, answer.parts, self.now_ns())
         if len(calls) < len(frame.calls):
             self._telemetry.executed_late([call for call in frame.calls if call.done], answer)
-        failed = _failed(calls, answer)
-        served = [call for call in calls if call not in failed] if failed else calls
-        for call, error in failed.items():
-            self._fail(call, _FATES[error], _explain(error))
-        if not served:
-            return
+        lost = failed(calls, answer)
+        served = [call for call in calls if call not in lost] if lost else calls
+        for call, error in lost.items():
+            self._fail(call, FATES[error], explain(error))
+        for group in kinds(served) if frame.queue.takes_parts else (served,):
+            if group:
+                self._try_to_serve(group, answer)
+
+    def _try_to_serve(self, calls: list[Call], answer: BatchAnswer) -> None:
         try:
-            self._serve(served, answer)
+            self._serve(calls, answer)
         except Exception:
             # Outermost: what cannot be recorded or told is nobody's answer, and nobody waits for it.
-            logger.exception("an answer cannot be used", model=frame.queue.version.key)
-            for call in served:
+            logger.exception("an answer cannot be used", model=calls[0].queue.version.key)
+            for call in calls:
                 call.outputs = ()
-                self._fail(call, Fate.INVALID_OUTPUT, _explain(RowFailure.INVALID_OUTPUT))
+                self._fail(call, Fate.INVALID_OUTPUT, explain(RowFailure.INVALID_OUTPUT))
 
     def _serve(self, calls: list[Call], answer: BatchAnswer) -> None:
         for call in calls:
             call.done = True
-        _hand_out(calls, answer)
+        hand_out(calls, answer)
         shapes = tuple(output.row_shape for output in answer.outputs)
         records = self._recorder.encode(calls, Fate.OK, output_shapes=shapes)
         payloads = [call.exchange.encode(call) if call.exchange else None for call in calls]
-        self._recorder.record_answers(calls, records, partial(self._recorded, calls, payloads))
+        recorded = self._delivered if calls[0].is_part else self._recorded
+        self._recorder.record_answers(calls, records, partial(recorded, calls, payloads))
 
     def _recorded(self, calls: list[Call], payloads: list[Any], error: ServingError | None) -> None:
         """The records of answered calls are durable, or cannot be: the answers leave, or do not."""
@@ -200,8 +217,25 @@ class Pipeline:
         self._telemetry.served(calls, self.now_ns())
         if self._quotas is not None:
             self._quotas.charge(calls)
-        if not calls[0].shadow_of:
+        if calls[0].queue.takes_copies:
+            calls = [call for call in calls if not call.shadow_of]
+        if calls:
             self._shadow(calls)
+
+    def _delivered(
+        self, parts: list[Call], payloads: list[Any], error: ServingError | None
+    ) -> None:
+        """As `_recorded`, for parts of ensembles: they hold no place, and nobody copies them."""
+        if error is not None:
+            self._recorder.refused(parts)
+            for call in parts:
+                self._refuse(call, error)
+            return
+        self._recorder.answered(parts)
+        for call, payload in zip(parts, payloads, strict=True):
+            if call.exchange is not None:
+                call.exchange.send(payload)
+        self._telemetry.served(parts, self.now_ns())
 
     def _shadow(self, calls: list[Call]) -> None:
         queue = calls[0].queue
@@ -222,7 +256,8 @@ class Pipeline:
 
         def recorded(log_error: ServingError | None) -> None:
             self._recorder.failed(log_error)
-            self._release(call)
+            if not call.is_part:
+                self._release(call)
 
         self._recorder.record_failure(call, records, recorded)
         self._telemetry.failed(call, Fate.CLIENT_GONE, None)
@@ -232,7 +267,7 @@ class Pipeline:
         if call.frame is None and not call.queue.ready:
             self._fail(call, Fate.REPLICA_LOST, NoReplica("no replica of this model is up"))
         else:
-            self._fail(call, Fate.TIMEOUT, _explain(RowFailure.EXPIRED))
+            self._fail(call, Fate.TIMEOUT, explain(RowFailure.EXPIRED))
 
     def hopeless(self, call: Call) -> None:
         error = DeadlineExceeded("the deadline cannot be met; permit more time or retry later")
@@ -256,9 +291,14 @@ class Pipeline:
         error = InternalError("something went wrong here; quote the request id to the operator")
         self._fail(call, Fate.INVALID_INPUT, error)
 
-    def _fail(self, call: Call, fate: Fate, error: ServingError) -> None:
+    def stage_failed(self, call: Call, fate: Fate, error: ServingError, *, stage: str) -> None:
+        """An ensemble's call fails because one of its stages did; its record names the stage."""
+        self._fail(call, fate, error, stage=stage)
+
+    def _fail(self, call: Call, fate: Fate, error: ServingError, *, stage: str = "") -> None:
         self._end(call)
-        records = self._recorder.encode([call], fate, reason=error.code)
+        reason = f"{error.code}: stage {stage}" if stage else error.code
+        records = self._recorder.encode([call], fate, reason=reason)
 
         def recorded(log_error: ServingError | None) -> None:
             self._recorder.failed(log_error)
@@ -275,9 +315,11 @@ class Pipeline:
     def _refuse(self, call: Call, error: ServingError) -> None:
         if call.exchange is not None:
             call.exchange.refuse(error, prediction_id=self._recorder.prediction_id(call.sequence))
-        self._release(call)
+        if not call.is_part:
+            self._release(call)
 
     def _release(self, call: Call) -> None:
+        """Gives back what the call held; a part holds nothing, and is never told here."""
         share, call.share = call.share, None
         if share is not None:
             self.admission.release(share, call.queue.version.model, call.request.size_bytes)
@@ -298,7 +340,14 @@ class Pipeline:
         A version that left, or changed, is looked after until its last call has its fate.
         """
         before = self.table.queues
-        self.table = RoutingTable(snapshot, before, self._make_queue)
+        self.table = RoutingTable(
+            snapshot,
+            before,
+            self._make_queue,
+            turns=self.table.turns,
+            diverted=self._telemetry.diverted,
+        )
+        self._mirror.retain(self.table.candidates)
         self._recorder.epoch = snapshot.epoch
         kept = self.table.queues
         self._retired += [queue for key, queue in before.items() if kept.get(key) is not queue]
@@ -308,6 +357,7 @@ class Pipeline:
         now_ns = self.now_ns()
         self._wall_offset_ns = self._clock.wall_ns() - now_ns
         self._now_s = (now_ns + self._wall_offset_ns) / 1e9
+        self.table.relieve()
         for queue in [*self.table.queues.values(), *self._retired]:
             queue.sweep(now_ns)
         self._retired = [queue for queue in self._retired if not queue.idle]
@@ -325,66 +375,9 @@ class Pipeline:
         """Whether every admitted request has its answer; copies for candidates do not count."""
         return self.admission.in_flight == 0
 
+    def queue(self, key: str) -> VersionQueue | None:
+        """The queue of a `model@version`, while the table has one."""
+        return self.table.queues.get(key)
+
     def _make_queue(self, version: ModelVersion) -> VersionQueue:
         return self._queue_factory(version, self)
-
-
-def _place(calls: Sequence[Call], parts: Sequence[BatchPart], now_ns: int) -> None:
-    """Writes into every call the batch in which its first row ran."""
-    ends = []
-    end = 0
-    for part in parts:
-        end += part.rows
-        ends.append(end)
-    index = 0
-    for call in calls:
-        while call.first_row >= ends[index]:
-            index += 1
-        part = parts[index]
-        call.batch_id = part.batch_id
-        call.batch_size = part.batch_rows
-        call.batch_position = part.position + call.first_row - (ends[index] - part.rows)
-        call.queue_us += part.queue_us
-        call.run_us = part.run_us
-        call.total_us = (now_ns - call.arrived_ns) // 1000
-
-
-def _failed(calls: Sequence[Call], answer: BatchAnswer) -> dict[Call, RowFailure]:
-    """The calls of which at least one row failed, with the first reason."""
-    if not answer.failures:
-        return {}
-    failed = {}
-    for call in calls:
-        rows = range(call.first_row, call.first_row + call.rows)
-        reason = next((answer.failures[row] for row in rows if row in answer.failures), None)
-        if reason is not None:
-            failed[call] = reason
-    return failed
-
-
-def _hand_out(calls: Sequence[Call], answer: BatchAnswer) -> None:
-    """Gives every call exactly its own rows of every output, as views."""
-    outputs = answer.outputs
-    if "BYTES" in [output.datatype for output in outputs]:
-        _hand_out_varying(calls, answer)
-        return
-    views = [(memoryview(output.buffers[0]), output.row_bytes) for output in outputs]
-    for call in calls:
-        start, stop = call.first_row, call.first_row + call.rows
-        call.outputs = tuple([view[start * size : stop * size] for view, size in views])
-
-
-def _hand_out_varying(calls: Sequence[Call], answer: BatchAnswer) -> None:
-    """The same where the rows of an output differ in length."""
-    cuts = [(memoryview(it.buffers[0]), it.row_edges(answer.rows)) for it in answer.outputs]
-    for call in calls:
-        start, stop = call.first_row, call.first_row + call.rows
-        call.outputs = tuple([view[edges[start] : edges[stop]] for view, edges in cuts])
-
-
-def _explain(failure: RowFailure) -> ServingError:
-    if failure is RowFailure.EXPIRED:
-        return DeadlineExceeded("the deadline passed before there was an answer")
-    if failure is RowFailure.MODEL_ERROR:
-        return ModelFailed("the model failed on this input")
-    return OutputInvalid("the model's answer was not usable")

@@ -5,21 +5,23 @@ Nothing here is on the path of a request. Each node hands out tokens from its ow
 of each bucket its node has used and hears how much all nodes have used together, in one script for
 all buckets. What a node hands out between two such turns the others learn afterwards and then wait
 for: over any time a limit is exceeded by at most what the other nodes hand out in one interval, and
-in the long run not at all.
+in the long run not at all. In the same turn it says how many requests of each caller with a limit on
+them are inside its node, and hears how many are inside the others (`concurrency`).
 
 While Redis does not answer, what happens is a setting. `share`: each node gives out its part, the
 limits divided by the number of nodes there were. `local`: each node gives out the whole. `refuse`:
 nobody with a quota gets anything. What was used meanwhile is told when Redis is back.
 
-A bucket in Redis is one number, when it is full by Redis' own clock, and expires when it is. All keys
-share a hash tag, so a cluster keeps them in one place.
+A bucket in Redis is one number, when it is full by Redis' own clock, and expires when it is. Who is
+inside is a hash, a count and its time for each node; what a node that is gone had said counts no
+longer after `NODE_S`. All keys share a hash tag, so a cluster keeps them in one place.
 """
 
 import asyncio
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -29,6 +31,7 @@ from redis.exceptions import RedisError
 
 from serving.core.clock import Clock
 from serving.gateway.buckets import REFUSE, Buckets, Use
+from serving.gateway.concurrency import Concurrency
 from serving.gateway_settings import QuotaSharingSettings
 
 logger = structlog.get_logger()
@@ -66,6 +69,33 @@ return redis.call('ZCARD', KEYS[1])
 """
 """KEYS: the nodes. ARGV: this node, and after how many seconds one is forgotten. Answers how many."""
 
+_ENTER: Final = """
+local now = tonumber(redis.call('TIME')[1])
+local node, life = ARGV[1], tonumber(ARGV[2])
+local answers = {}
+for i, key in ipairs(KEYS) do
+  if tonumber(ARGV[i + 2]) > 0 then
+    redis.call('HSET', key, node, now .. ':' .. ARGV[i + 2])
+    redis.call('EXPIRE', key, life)
+  else
+    redis.call('HDEL', key, node)
+  end
+  local said, others = redis.call('HGETALL', key), 0
+  for j = 1, #said, 2 do
+    local at, count = string.match(said[j + 1], '(%d+):(%d+)')
+    if now - tonumber(at) > life then
+      redis.call('HDEL', key, said[j])
+    elseif said[j] ~= node then
+      others = others + tonumber(count)
+    end
+  end
+  answers[i] = others
+end
+return answers
+"""
+"""KEYS: callers. ARGV: this node, after how many seconds a count is forgotten, and how many of each
+caller are inside this node. Answers how many are inside the others."""
+
 Pause = Callable[[float], Coroutine[Any, Any, None]]
 
 
@@ -78,6 +108,9 @@ class Store(Protocol):
     async def meet(self, uses: Sequence[Use]) -> list[int]:
         """Tells what was used; in how many nanoseconds each bucket is full."""
 
+    async def enter(self, node: str, insides: Mapping[bytes, int]) -> list[int]:
+        """Tells how many of each caller are inside `node`; how many are inside the others."""
+
 
 class RedisStore:
     """Buckets in Redis. Raises RedisError or OSError when it does not answer in time."""
@@ -86,6 +119,7 @@ class RedisStore:
         self._redis = redis
         self._meet = redis.register_script(_MEET)
         self._count = redis.register_script(_COUNT)
+        self._enter = redis.register_script(_ENTER)
 
     @classmethod
     def connect(cls, url: str, settings: QuotaSharingSettings) -> "RedisStore":
@@ -111,6 +145,13 @@ class RedisStore:
         )
         return [full_in_us * 1000 for full_in_us in answers]
 
+    async def enter(self, node: str, insides: Mapping[bytes, int]) -> list[int]:
+        answers: list[int] = await self._enter(
+            keys=[_PREFIX + b"inside:" + key for key in insides],
+            args=[node, NODE_S, *insides.values()],
+        )
+        return answers
+
     async def aclose(self) -> None:
         await self._redis.aclose()
 
@@ -123,6 +164,7 @@ class QuotaSharing:
         buckets: Buckets,
         store: Store,
         *,
+        concurrency: Concurrency,
         node: str,
         lock: Path,
         settings: QuotaSharingSettings,
@@ -133,6 +175,8 @@ class QuotaSharing:
         self.shared = False
         self.nodes = 1
         self._buckets = buckets
+        self._concurrency = concurrency
+        self._told: list[bytes] = []
         self._store = store
         self._node = node
         self._lock = lock
@@ -155,10 +199,22 @@ class QuotaSharing:
 
     async def meet(self) -> None:
         """One turn: tells what was used here and learns what was used everywhere."""
-        now_ns = self._clock.monotonic_ns()
-        uses = self._buckets.take_uses(now_ns)
         try:
             self.nodes = await self._store.count(self._node)
+            await self._meet_uses()
+            await self._meet_insides()
+        except (RedisError, OSError) as error:
+            self._alone(error)
+        else:
+            if not self.shared:
+                logger.info("quotas are shared", nodes=self.nodes)
+            self.shared = True
+            self._buckets.scale = 1
+            self._concurrency.share()
+
+    async def _meet_uses(self) -> None:
+        uses = self._buckets.take_uses(self._clock.monotonic_ns())
+        try:
             while uses:
                 told = uses[:MAX_AT_ONCE]
                 full_in = await self._store.meet(told)
@@ -166,14 +222,19 @@ class QuotaSharing:
                 now_ns = self._clock.monotonic_ns()
                 for use, full_in_ns in zip(told, full_in, strict=True):
                     self._buckets.learn(use.key, full_in_ns=full_in_ns, now_ns=now_ns)
-        except (RedisError, OSError) as error:
+        finally:
             self._buckets.return_uses(uses, self._clock.monotonic_ns())
-            self._alone(error)
-        else:
-            if not self.shared:
-                logger.info("quotas are shared", nodes=self.nodes)
-            self.shared = True
-            self._buckets.scale = 1
+
+    async def _meet_insides(self) -> None:
+        # Who was inside at the last turn and is no longer is told too, as nobody.
+        insides = dict.fromkeys(self._told, 0) | self._concurrency.insides()
+        keys = list(insides)
+        for start in range(0, len(keys), MAX_AT_ONCE):
+            told = {key: insides[key] for key in keys[start : start + MAX_AT_ONCE]}
+            elsewhere = await self._store.enter(self._node, told)
+            for key, others in zip(told, elsewhere, strict=True):
+                self._concurrency.learn(key, here=told[key], elsewhere=others)
+        self._told = [key for key, here in insides.items() if here]
 
     def _alone(self, error: Exception) -> None:
         if self.shared or self._buckets.scale == 1:
@@ -182,7 +243,9 @@ class QuotaSharing:
             )
         self.shared = False
         scales = {"share": max(self.nodes, self._settings.nodes), "local": 1, "refuse": REFUSE}
-        self._buckets.scale = scales[self._settings.when_down]
+        scale = scales[self._settings.when_down]
+        self._buckets.scale = scale
+        self._concurrency.be_alone(scale)
 
 
 def shared_salt(secret: str) -> bytes:

@@ -7,18 +7,18 @@ which everybody returns.
 
 Requests are paid before they are admitted. Rows and compute time are known only afterwards, so they
 are owed: a caller in debt is refused until the debt has run out. Compute time is the caller's share,
-by rows, of the runs that its rows were in. How many requests may be inside at once (`concurrency`)
-holds for one node.
+by rows, of the runs that its rows were in. How many requests may be inside at once is counted by
+`concurrency`.
 
 Per request, and only for callers with a rule: a dictionary look-up and a subtraction for each limit
 (0.4 us with one). Tokens are drawn and debts settled in portions of `PORTION_S`, each with one record
-lock; the `RateLimit` line of an answer looks at every bucket, one lock each (5.4 us with one limit).
+lock; the `RateLimit` line of an answer looks at every bucket without one (2.5 us with one limit).
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import ceil
+from math import ceil, inf
 from typing import Final, Protocol
 
 from serving.core.clock import Clock
@@ -95,8 +95,7 @@ class Prepaid:
             self.in_hand = 0.0
 
     def left(self, now_ns: int) -> float:
-        held = self._buckets.put(self._key, 0.0, rate=self.rate, now_ns=now_ns)
-        return held + self.in_hand
+        return self._buckets.held(self._key, rate=self.rate, now_ns=now_ns) + self.in_hand
 
 
 class Owed:
@@ -130,8 +129,7 @@ class Owed:
         self._debt = 0.0
 
     def left(self, now_ns: int) -> float:
-        self.settle(now_ns)
-        return self._held
+        return self._buckets.held(self._key, rate=self.rate, now_ns=now_ns) - self._debt
 
 
 class Places:
@@ -221,12 +219,14 @@ class Account:
 
     def standing(self, now_ns: int) -> Standing | None:
         """Of the limit with the smallest part left; None when only places are limited."""
-        if not self._limits:
+        least, found = inf, None
+        for limit in self._limits:
+            left, rate = limit.left(now_ns), limit.rate
+            if left / rate.burst < least:
+                least, found = left / rate.burst, (left, rate)
+        if found is None:
             return None
-        left, rate = min(
-            ((limit.left(now_ns), limit.rate) for limit in self._limits),
-            key=lambda each: each[0] / each[1].burst,
-        )
+        left, rate = found
         missing_s = (rate.burst - left) / rate.per_s
         return Standing(int(rate.burst), max(0, int(left)), max(0, ceil(missing_s)))
 

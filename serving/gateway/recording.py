@@ -130,19 +130,19 @@ class Recorder:
         reason: str = "",
         output_shapes: ShapeKey | None = None,
     ) -> list[bytes]:
-        """One record per call, in order; all of one version and one shape.
+        """One record per call, in order; all of one version and one shape, all parts or none.
 
         output_shapes: of each output without rows, None when there are no outputs.
         """
-        if calls[0].batch_id != calls[-1].batch_id:
-            batches = groupby(calls, key=attrgetter("batch_id"))
+        first = calls[0]
+        if first.batch_id != calls[-1].batch_id or (first.queue.kinds and _differ(calls)):
+            batches = groupby(calls, key=attrgetter("batch_id", "kind"))
             parts = [list(batch) for _, batch in batches]
             nested = [
                 self.encode(part, fate, reason=reason, output_shapes=output_shapes)
                 for part in parts
             ]
             return list(chain.from_iterable(nested))
-        first = calls[0]
         facts = BatchFacts(
             definition=self._definition(first, output_shapes),
             fate=fate,
@@ -152,6 +152,7 @@ class Recorder:
             batch_id=first.batch_id,
             batch_size=first.batch_size,
             limits=self._limits,
+            kind=first.kind,
         )
         if not first.queue.guarded:
             return encode_predictions(facts, calls)
@@ -193,6 +194,10 @@ class Recorder:
                 self._definitions.clear()
             known = self._definitions[key] = self._log.define(_define(call, output_shapes))
         return known
+
+
+def _differ(calls: Sequence[Call]) -> bool:
+    return len({call.kind for call in calls}) > 1
 
 
 def _define(call: Call, output_shapes: ShapeKey | None) -> Definition:

@@ -1,4 +1,4 @@
-"""Which version answers, and which candidates get a copy: the snapshot, made quick to look up.
+"""Which versions answer, and which candidates get copies: the snapshot, made quick to look up.
 
 A `RoutingTable` is built once per snapshot and swapped by one assignment, so that a request sees one
 policy from beginning to end. Queues outlive snapshots: a version keeps its queue, and the calls in
@@ -8,23 +8,39 @@ A model that has a policy but no version to answer with is told from one that is
 both from one that was retired: its tombstone says whom to ask instead.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from serving.core.models import ModelVersion
-from serving.core.traffic import Snapshot, Tombstone, TrafficPolicy
+from serving.core.traffic import Segment, Snapshot, Tombstone, TrafficPolicy
 from serving.errors import ModelNotFound, ModelRetired, NoReplica
 from serving.gateway.batching import VersionQueue
+from serving.gateway.shadowing import Candidate
+from serving.gateway.splitting import Split, Turns
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where requests to one model go: the queue that answers and those that shadow it."""
+    """Where requests to one model go: the queues that answer and those that get copies.
+
+    split: None where the stable version answers everybody. segments: those that some shadow asks
+    for. is_plain: a request that chose no version needs no look at anything else.
+    """
 
     policy: TrafficPolicy
     epoch: int
     stable: VersionQueue
-    shadows: tuple[VersionQueue, ...]
+    shadows: tuple[Candidate, ...]
+    split: Split | None
+    segments: frozenset[Segment]
+    is_plain: bool
+
+    @property
+    def queues(self) -> tuple[VersionQueue, ...]:
+        """All of them, each once, the stable one first."""
+        arms = self.split.arms if self.split is not None else ()
+        copied = (each.queue for each in self.shadows)
+        return tuple(dict.fromkeys((self.stable, *arms, *copied)))
 
 
 class RoutingTable:
@@ -35,9 +51,17 @@ class RoutingTable:
         snapshot: Snapshot,
         queues: dict[str, VersionQueue],
         make_queue: Callable[[ModelVersion], VersionQueue],
+        *,
+        turns: Mapping[str, Turns],
+        diverted: Callable[[VersionQueue], None] = lambda _queue: None,
     ) -> None:
-        """queues: those of the table before, by version key; new ones are made as needed."""
+        """queues, turns: those of the table before, by version key and by model; new ones are made as
+        needed. diverted: told of each request that an arm could not take."""
         self.epoch = snapshot.epoch
+        self.turns: dict[str, Turns] = {
+            it.model: turns.get(it.model) or Turns() for it in snapshot.policies
+        }
+        self._diverted = diverted
         self.queues: dict[str, VersionQueue] = {}
         for version in snapshot.versions:
             kept = queues.get(version.key)
@@ -64,7 +88,7 @@ class RoutingTable:
 
         One that is about to serve, or that ends the calls it has, keeps nobody waiting.
         """
-        named = [queue for route in self.routes for queue in (route.stable, *route.shadows)]
+        named = [queue for route in self.routes for queue in route.queues]
         return [queue.version.key for queue in named if not queue.ready]
 
     def choose(self, model: str) -> Route:
@@ -88,10 +112,20 @@ class RoutingTable:
         if grave is not None:
             raise _retired(grave)
 
-    def shadows_of(self, queue: VersionQueue) -> tuple[VersionQueue, ...]:
-        """The candidates that get a copy of what this queue answered."""
+    @property
+    def candidates(self) -> list[Candidate]:
+        return [candidate for route in self.routes for candidate in route.shadows]
+
+    def shadows_of(self, queue: VersionQueue) -> tuple[Candidate, ...]:
+        """The candidates that get copies of what this queue answered."""
         route = self._routes.get(queue.version.model)
         return route.shadows if route is not None and route.stable is queue else ()
+
+    def relieve(self) -> None:
+        """Gives what waits for an arm without a replica to the stable version, if that can take it."""
+        for route in self.routes:
+            if route.split is not None:
+                route.split.relieve()
 
     def _absence(self, model: str) -> ModelNotFound | ModelRetired | NoReplica:
         """Why nothing answers for the model."""
@@ -102,12 +136,23 @@ class RoutingTable:
         return ModelNotFound("there is no such model here")
 
     def _route(self, policy: TrafficPolicy) -> Route:
-        keys = [f"{policy.model}@{version}" for version in policy.shadows]
+        def queue_of(version: str) -> VersionQueue | None:
+            return self.queues.get(f"{policy.model}@{version}")
+
+        stable = self.queues[f"{policy.model}@{policy.stable}"]
+        arms = [(arm, queue) for arm in policy.arms if (queue := queue_of(arm.version))]
+        shadows = [(each, queue) for each in policy.shadows if (queue := queue_of(each.version))]
+        turns = self.turns[policy.model]
+        split = Split(policy, stable, arms, turns=turns, diverted=self._diverted) if arms else None
+        segments = frozenset(segment for shadow, _ in shadows for segment in shadow.segments)
         return Route(
             policy=policy,
             epoch=self.epoch,
-            stable=self.queues[f"{policy.model}@{policy.stable}"],
-            shadows=tuple(self.queues[key] for key in keys if key in self.queues),
+            stable=stable,
+            shadows=tuple(Candidate(queue, shadow) for shadow, queue in shadows),
+            split=split,
+            segments=segments,
+            is_plain=split is None and not segments,
         )
 
 

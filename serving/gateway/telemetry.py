@@ -1,20 +1,22 @@
 """What the request path tells metrics and traces: per frame where it can be, off the reply path."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final, get_args
 
 from serving.core.batches import BatchAnswer, RowFailure
 from serving.core.predictions import Fate
 from serving.errors import DeadlineExceeded, ServingError
 from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import NO_TRACE, Call
-from serving.telemetry.families import GatewayMetrics, VersionMetrics
+from serving.predictionlog.format import Flag
+from serving.telemetry.families import GatewayMetrics, Reason, Role, VersionMetrics
 from serving.telemetry.traces import RequestFacts, RequestTracing
 
 ROUTE: Final = "/v2/models/{model}/infer"
 _OK: Final = 200
-
-Role = Literal["primary", "shadow"]
+_CHOSEN: Final = int(Flag.CHOSEN)
+_CACHED: Final = int(Flag.CACHED)
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 
 class CallTelemetry:
@@ -43,15 +45,15 @@ class CallTelemetry:
 
     def served(self, calls: Sequence[Call], finished_ns: int) -> None:
         """The calls of one frame were answered, or recorded if they were copies."""
-        if not calls[0].queue.takes_copies:
+        queue = calls[0].queue
+        if not queue.kinds and (not queue.takes_copies or all(call.shadow_of for call in calls)):
             self._served(calls, finished_ns)
             return
-        own = [call for call in calls if not call.shadow_of]
-        copies = [call for call in calls if call.shadow_of]
-        if own:
-            self._served(own, finished_ns)
-        if copies:
-            self._served(copies, finished_ns, ran=not own)
+        groups: dict[Role, list[Call]] = {}
+        for call in calls:
+            groups.setdefault(_role(call), []).append(call)
+        for number, role in enumerate(sorted(groups, key=ROLES.index)):
+            self._served(groups[role], finished_ns, ran=number == 0)
 
     def failed(self, call: Call, fate: Fate, error: ServingError | None) -> None:
         """The call ended without an answer; `error` is None when nobody is left to hear it."""
@@ -60,7 +62,7 @@ class CallTelemetry:
         metrics.failed_us += call.total_us
         if fate is Fate.TIMEOUT and isinstance(error, DeadlineExceeded):
             metrics.deadline_misses.value += 1
-        if error is not None and call.exchange is not None:
+        if error is not None and call.exchange is not None and not call.is_part:
             facts = self._facts(call, fate, call.arrived_ns + call.total_us * 1000, error)
             self._tracing.record_error(call.trace, facts)
 
@@ -84,32 +86,37 @@ class CallTelemetry:
             if started_ns > call.deadline_ns and not expired:
                 self._of(call).executed_after_deadline.value += call.rows
 
-    def dropped(self, queue: VersionQueue) -> None:
-        """A copy for a candidate found no room."""
+    def dropped(self, queue: VersionQueue, reason: Reason) -> None:
+        """A copy for a candidate was not made."""
         version = queue.version
         metrics = self._metrics.version(version.model, version.version, "shadow")
-        metrics.shadow_dropped.value += 1
+        metrics.shadow_dropped[reason].value += 1
+
+    def mirrored(self, queue: VersionQueue, copies: int) -> None:
+        """Copies for a candidate are on their way."""
+        version = queue.version
+        metrics = self._metrics.version(version.model, version.version, "shadow")
+        metrics.shadow_copies.value += copies
+
+    def diverted(self, queue: VersionQueue) -> None:
+        """An arm could not take a request, and the stable version got it."""
+        self._metrics.diverted.child(queue.version.model, queue.version.version).value += 1
 
     def _served(self, calls: Sequence[Call], finished_ns: int, *, ran: bool = True) -> None:
         """ran: whether the frame's run is still to be counted for the version."""
         first = calls[0]
-        frame = first.frame
         metrics = self._of(first)
         metrics.requests[Fate.OK].value += len(calls)
         metrics.duration.observe_many([(finished_ns - call.arrived_ns) / 1e9 for call in calls])
-        metrics.queue.observe_many([call.queue_us / 1e6 for call in calls])
-        if frame is not None:
-            metrics.batch_rows.observe(frame.batch.rows)
-            if ran and frame.answer is not None:
-                metrics.executions.add(frame.answer.parts, finished_ns)
+        if not first.kind & _CACHED:
+            _count_run(metrics, calls, finished_ns, ran=ran)
         for call in calls:
             if call.trace_id is not NO_TRACE:
                 self._trace(call, finished_ns)
 
     def _of(self, call: Call) -> VersionMetrics:
         version = call.queue.version
-        role: Role = "shadow" if call.shadow_of else "primary"
-        return self._metrics.version(version.model, version.version, role)
+        return self._metrics.version(version.model, version.version, _role(call))
 
     def _trace(self, call: Call, finished_ns: int) -> None:
         trace = call.trace
@@ -132,7 +139,7 @@ class CallTelemetry:
             error="" if error is None else error.code,
             model=version.model,
             version=version.version,
-            role="shadow" if call.shadow_of else "primary",
+            role=_role(call),
             fate=fate.name.lower(),
             queued_ns=call.arrived_ns,
             sent_ns=0 if call.frame is None else call.arrived_ns + call.queue_us * 1000,
@@ -140,3 +147,30 @@ class CallTelemetry:
             batch_size=call.batch_size,
             batch_position=call.batch_position,
         )
+
+
+def _role(call: Call) -> Role:
+    """A part of an ensemble was chosen by that, not routed."""
+    if call.is_part or call.kind & _CHOSEN:
+        return "chosen"
+    return "shadow" if call.shadow_of else "primary"
+
+
+def _count_run(
+    metrics: VersionMetrics, calls: Sequence[Call], finished_ns: int, *, ran: bool
+) -> None:
+    """What the calls waited, and what running them took; nothing of that is true of cached ones."""
+    first = calls[0]
+    frame = first.frame
+    metrics.queue.observe_many([call.queue_us / 1e6 for call in calls])
+    whole = frame is not None and len(calls) == len(frame.calls)
+    rows = frame.batch.rows if frame and whole else sum(call.rows for call in calls)
+    metrics.model_rows.value += rows
+    if first.batch_id != calls[-1].batch_id:
+        metrics.model_seconds.value += sum(call.model_us for call in calls) / 1e6
+    elif first.batch_size:
+        metrics.model_seconds.value += first.run_us * rows / first.batch_size / 1e6
+    if frame is not None:
+        metrics.batch_rows.observe(frame.batch.rows)
+        if ran and frame.answer is not None:
+            metrics.executions.add(frame.answer.parts, finished_ns)

@@ -16,6 +16,7 @@ from serving.audit.events import Event, EventName
 from serving.core.calls import Answer, Call
 from serving.errors import Forbidden, ParameterInvalid, ServingError, StateConflict
 from serving.governance import rows, webhooks
+from serving.governance.comparisons import ComparisonList
 from serving.governance.entities import (
     ApprovalRequest,
     Comment,
@@ -31,6 +32,7 @@ from serving.governance.entities import (
     Standing,
 )
 from serving.governance.service import Governance
+from serving.governance.verdictbook import IssuedVerdict, VerdictOrder
 from serving.registry.desk import Done, decoded
 from serving.storage.database import Database
 from serving.storage.operations import Operations, operation
@@ -45,6 +47,12 @@ class RequestList(msgspec.Struct, frozen=True):
 
 class EvidenceList(msgspec.Struct, frozen=True):
     evidence: tuple[Evidence, ...]
+
+
+class VerdictList(msgspec.Struct, frozen=True):
+    """Newest first."""
+
+    verdicts: tuple[IssuedVerdict, ...]
 
 
 class WebhookList(msgspec.Struct, frozen=True):
@@ -71,6 +79,10 @@ TYPES: Final[Mapping[str, Any]] = {
     "Comment": Comment,
     "Evidence": Evidence,
     "EvidenceList": EvidenceList,
+    "ComparisonList": ComparisonList,
+    "VerdictOrder": VerdictOrder,
+    "IssuedVerdict": IssuedVerdict,
+    "VerdictList": VerdictList,
     "Standing": Standing,
     "MadeWebhook": webhooks.MadeWebhook,
     "WebhookList": WebhookList,
@@ -91,6 +103,9 @@ class GovernanceDesk:
             "request": self._request,
             "standing": self._standing,
             "evidence": self._evidence,
+            "comparisons": self._comparisons,
+            "verdicts": self._verdicts,
+            "verdict": self._verdict,
             "webhooks": self._webhooks,
         }
         self._orders: Mapping[str, Callable[[Connection, Call], Any]] = {
@@ -101,6 +116,7 @@ class GovernanceDesk:
             "comment": self._comment,
             "override": self._override,
             "record": self._record,
+            "issue": self._issue,
             "add_webhook": self._add_webhook,
             "remove_webhook": self._remove_webhook,
             "test_webhook": self._test_webhook,
@@ -151,6 +167,23 @@ class GovernanceDesk:
         key = call.arguments["model"], call.arguments["version"]
         return EvidenceList(self._governance.evidence.listed(connection, *key, actor=call.actor))
 
+    def _comparisons(self, connection: Connection, call: Call) -> ComparisonList:
+        model = call.arguments["model"]
+        return ComparisonList(
+            self._governance.verdicts.compared(connection, model, actor=call.actor)
+        )
+
+    def _verdicts(self, connection: Connection, call: Call) -> VerdictList:
+        version = dict(call.query).get("version", "")
+        model = call.arguments["model"]
+        return VerdictList(
+            self._governance.verdicts.listed(connection, model, actor=call.actor, version=version)
+        )
+
+    def _verdict(self, connection: Connection, call: Call) -> IssuedVerdict:
+        where = call.arguments["model"], call.arguments["verdict"]
+        return self._governance.verdicts.find(connection, *where, actor=call.actor)
+
     def _webhooks(self, connection: Connection, _call: Call) -> WebhookList:
         return WebhookList(self._governance.webhooks.listed(connection))
 
@@ -193,6 +226,11 @@ class GovernanceDesk:
     def _record(self, connection: Connection, call: Call) -> Evidence:
         order = decoded(call, EvidenceOrder)
         return self._governance.evidence.record(connection, order, actor=call.actor)
+
+    def _issue(self, connection: Connection, call: Call) -> IssuedVerdict:
+        order = decoded(call, VerdictOrder)
+        model = call.arguments["model"]
+        return self._governance.verdicts.issue(connection, model, order, actor=call.actor)
 
     def _add_webhook(self, connection: Connection, call: Call) -> webhooks.MadeWebhook:
         order = decoded(call, webhooks.WebhookOrder)

@@ -147,7 +147,7 @@ class CommentOrder(Order, frozen=True, kw_only=True):
 class EvidenceOrder(Order, frozen=True, kw_only=True):
     """Evidence to be recorded."""
 
-    kind: Literal["validation", "bias", "verdict", "security"]
+    kind: Literal["validation", "bias", "security"]
     model: Name
     version: Name
     digest: Digest

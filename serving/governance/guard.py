@@ -4,7 +4,7 @@ Nothing is remembered: each time the statements are read, their signatures verif
 `artifacts.statements` applied, which a replica applies again before it loads.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -14,12 +14,15 @@ from serving.artifacts.statements import APPROVAL_TYPE, OVERRIDE, SERVE, Approva
 from serving.core.clock import Clock
 from serving.errors import ReleaseRefused, SignatureInvalid, TransitionRefused
 from serving.governance import rows
+from serving.governance.comparisons import specification_of
 from serving.governance.counting import RETIRE, Count, count_approvals
 from serving.governance.entities import Standing
-from serving.governance.evidence import missing_evidence, read_evidence
+from serving.governance.evidence import all_evidence, missing_evidence, read_evidence
 from serving.governance.policies import EvidenceKind, Policies
+from serving.governance.refusals import Refusals
+from serving.governance.verdicts import Verdict, refusal, verdicts_in
 from serving.registry import rows as registry_rows
-from serving.registry.entities import RegisteredModel, RegisteredVersion
+from serving.registry.entities import ModelFacts, RegisteredModel, RegisteredVersion
 from serving.registry.journal import Claim
 from serving.registry.lifecycle import Demand
 from serving.trust.signatures import Envelope, TrustedKeys
@@ -35,13 +38,20 @@ class ReleaseTerms:
 
 
 class EvidenceGuard:
-    """The registry's guard. trusted: the trusted keys as they are now."""
+    """The registry's guard. trusted: the trusted keys as they are now. refusals: what takes consent
+    back and is in no database."""
 
     def __init__(
-        self, policies: Policies, *, trusted: Callable[[], TrustedKeys], clock: Clock
+        self,
+        policies: Policies,
+        *,
+        trusted: Callable[[], TrustedKeys],
+        refusals: Refusals,
+        clock: Clock,
     ) -> None:
         self.policies = policies
         self.trusted = trusted
+        self.refusals = refusals
         self._clock = clock
 
     def check(self, connection: Connection, claim: Claim) -> None:
@@ -66,6 +76,10 @@ class EvidenceGuard:
             raise TransitionRefused(
                 f"{claim.version.key} cannot be asked to {claim.transition.step}: missing: {words}"
             )
+
+    def check_facts(self, facts: ModelFacts) -> None:
+        """Raises ParameterInvalid for rules of comparison that are none."""
+        specification_of(facts.comparison)
 
     def standing(
         self,
@@ -97,7 +111,7 @@ class EvidenceGuard:
         found = []
         for traffic in registry_rows.all_traffic(connection):
             model = registry_rows.find_model(connection, traffic.model)
-            for name in filter(None, (traffic.stable, *traffic.shadows)):
+            for name in traffic.versions:
                 version = registry_rows.find_version(connection, traffic.model, name)
                 if model is None or version is None:
                     continue
@@ -128,7 +142,9 @@ class EvidenceGuard:
     ) -> list[tuple[Approval, Envelope]]:
         """The same with the envelopes, for the release of the version."""
         texts = rows.envelopes_of_version(connection, version.model, version.version)
-        return read_statements(texts, self.trusted())
+        # Those whose row is gone count still.
+        texts += self.refusals.about(version.model, version.version)
+        return read_statements(dict.fromkeys(texts), self.trusted())
 
     def missing_evidence(
         self, connection: Connection, model: RegisteredModel, version: RegisteredVersion, kind: str
@@ -157,10 +173,41 @@ class EvidenceGuard:
         connection: Connection,
         model: RegisteredModel,
         version: RegisteredVersion,
-        wanted: Iterable[EvidenceKind],
+        wanted: Collection[EvidenceKind],
     ) -> list[str]:
         texts = rows.evidence_of(connection, version.model, version.version)
-        return missing_evidence(wanted, read_evidence(texts, self.trusted(), version), model.facts)
+        trusted = self.trusted()
+        others = [kind for kind in wanted if kind is not EvidenceKind.VERDICT]
+        missing = missing_evidence(others, read_evidence(texts, trusted, version), model.facts)
+        if EvidenceKind.VERDICT in wanted:
+            known = verdicts_in(all_evidence(texts, trusted, version), trusted)
+            missing += self._verdict(connection, model, version, [each for each, _ in known])
+        return missing
+
+    def _verdict(
+        self,
+        connection: Connection,
+        model: RegisteredModel,
+        version: RegisteredVersion,
+        verdicts: list[Verdict],
+    ) -> list[str]:
+        """What a verdict would have to say and none does.
+
+        The first version of a model has nothing to be compared with. One that was promoted before may
+        come back without a new verdict, unless the newest one speaks against it: a roll-back must not
+        wait for a comparison.
+        """
+        promoted = rows.promoted_versions(connection, model.name)
+        now = registry_rows.traffic_of(connection, model.name).stable
+        before = now or next((name for name in promoted if name != version.version), "")
+        primary = registry_rows.find_version(connection, model.name, before)
+        if primary is None or primary.version == version.version:
+            return []
+        about = [each for each in verdicts if each.primary_digest == primary.digest]
+        if not about and version.version in promoted:
+            return []
+        why = refusal(about, primary, model.facts, now_ns=self._clock.wall_ns())
+        return [f"verdict: {why}"] if why else []
 
 
 def read_statement(envelope: Envelope, trusted: TrustedKeys) -> Approval:

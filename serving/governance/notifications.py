@@ -1,7 +1,8 @@
 """What webhooks are told: written to an outbox in the transaction of the change, sent later.
 
-A notification names what happened and what it is about, and holds no evidence, no payload and no
-secret: whoever gets it asks the control port, as themselves, for the rest.
+A notification names what happened and what it is about, and holds no payload and no secret: whoever
+gets it asks the control port, as themselves, for the rest. Those of rollouts say what their gates were
+judged by: counts, figures and limits.
 """
 
 import secrets
@@ -28,6 +29,13 @@ TELLING: Final = frozenset(
         EventName.OVERRIDE_GIVEN,
         EventName.REPLICA_REFUSED,
         EventName.RELEASE_REFUSED,
+        EventName.ROLLOUT_STARTED,
+        EventName.ROLLOUT_HELD,
+        EventName.ROLLOUT_PROMOTED,
+        EventName.ROLLOUT_COMPLETED,
+        EventName.ROLLOUT_ROLLED_BACK,
+        EventName.ROLLOUT_ABORTED,
+        EventName.ROLLOUT_TARGET_REFUSED,
     }
 )
 """Events that webhooks can ask for."""

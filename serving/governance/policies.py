@@ -57,6 +57,8 @@ class TierPolicy(Group):
     """To serve at all."""
     promote: tuple[EvidenceKind, ...] = ()
     """Evidence that takes besides, before it answers callers."""
+    verdict_days: Annotated[int, Field(ge=1, le=3660)] = 30
+    """How long a verdict of a comparison counts."""
     retire: Consent = Consent(approvals=0)
     """To end for good."""
 

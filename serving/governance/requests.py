@@ -202,6 +202,12 @@ class Requests:
         found = self._registry.version(connection, model, version, actor=actor)
         return self._registry.model(connection, model, actor=actor), found
 
+    def versions(
+        self, connection: Connection, model: str, *, actor: Actor
+    ) -> tuple[RegisteredVersion, ...]:
+        """All of a model. Raises ModelNotFound."""
+        return self._registry.versions(connection, model, actor=actor)
+
     # -- inside ----------------------------------------------------------------------------------
 
     def _is_seen(self, connection: Connection, request: ApprovalRequest, actor: Actor) -> bool:

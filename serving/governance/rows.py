@@ -4,6 +4,8 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from serving.artifacts.statements import Approval
+from serving.audit.events import EventName
+from serving.audit.tables import events
 from serving.governance.entities import ApprovalRequest, Comment, RequestFilter, RequestState
 from serving.governance.tables import comments, decisions, evidence, requests
 from serving.trust.signatures import Envelope
@@ -125,6 +127,21 @@ def evidence_of(connection: Connection, model: str, version: str) -> list[str]:
         evidence.c.model == model, evidence.c.version == version
     )
     return list(connection.scalars(query.order_by(evidence.c.at_ns, evidence.c.id)))
+
+
+def promoted_versions(connection: Connection, model: str) -> list[str]:
+    """Every version that ever became the stable one, the last one first."""
+    prefix = f"version:{model}@"
+    query = (
+        select(events.c.object)
+        .where(
+            events.c.name == EventName.VERSION_PROMOTED.value,
+            events.c.object.startswith(prefix, autoescape=True),
+        )
+        .order_by(events.c.position.desc())
+    )
+    found = (each.removeprefix(prefix) for each in connection.scalars(query))
+    return list(dict.fromkeys(found))
 
 
 def _request(row: RowMapping) -> ApprovalRequest:

@@ -75,7 +75,10 @@ class Statements:
             expires_ns=request.expires_ns if request.kind == OVERRIDE else ends_ns,
             request=request.id,
         )
-        rows.add_decision(connection, new_id(), approval, approval.sign(self._key))
+        envelope = approval.sign(self._key)
+        if approval.decision != APPROVED:
+            self._guard.refusals.keep(approval, envelope.encode().decode())
+        rows.add_decision(connection, new_id(), approval, envelope)
 
     def said(self, connection: Connection, request: ApprovalRequest) -> list[Approval]:
         texts = rows.envelopes_of_request(connection, request.id)

@@ -88,3 +88,15 @@ deliveries: Final = Table(
     Column("outcome", String(255), nullable=False),
 )
 """The outbox of notifications: written with the change that they tell of."""
+
+rollouts: Final = Table(
+    "rollouts",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("model", NAME, nullable=False, index=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("warm_until_ns", BigInteger, nullable=False),
+    Column("body", JSON, nullable=False),
+)
+"""body: the rollout as a whole; columns are for finding."""

@@ -28,7 +28,7 @@ from serving.trust.privatefiles import read_or_create
 
 SECRET_NAME: Final = "webhooks"  # noqa: S105 - a file, no password
 SECRET_BYTES: Final = 32
-ALL_EVENTS: Final = "governance:*"
+ALL_EVENTS: Final = ("governance:*", "rollout:*")
 
 
 class WebhookOrder(Order, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class WebhookOrder(Order, frozen=True, kw_only=True):
     events: Annotated[
         tuple[Annotated[str, msgspec.Meta(max_length=64)], ...],
         msgspec.Meta(min_length=1, max_length=20),
-    ] = (ALL_EVENTS,)
+    ] = ALL_EVENTS
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):

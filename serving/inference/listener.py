@@ -169,6 +169,8 @@ class ReplicaListener:
 
         Also when run after run had to be ended: then the replica is to be replaced.
         """
+        if self._running.lost:
+            raise ReplicaLost("the device is lost")
         if self._running.stuck:
             raise ReplicaLost("the model's runs do not end by themselves")
         if self._breaker.is_open:
@@ -237,6 +239,10 @@ class ReplicaListener:
         outputs, failures = self._run(slices, rows)
         if self._running.abandoned:
             return
+        if self._running.lost:
+            # Unanswered, so that gateways ask another replica; Serve puts a new one in this one's place.
+            self._close_connections()
+            return
         end_ns = self._clock.monotonic_ns()
         self._counters.ran(rows=rows, run_ns=end_ns - start_ns, queue_ns=queue_ns)
         self._counters.failures += len(failures)
@@ -275,6 +281,10 @@ class ReplicaListener:
         while self._pending:
             frame = self._pending.popleft()
             frame.reply(frame.fail(RowFailure.MODEL_ERROR))
+        self._close_connections()
+
+    def _close_connections(self) -> None:
+        self._pending.clear()
         for connection in list(self._connections):
             connection.close()
 
@@ -318,6 +328,9 @@ class ReplicaListener:
         with contextlib.suppress(OSError, SettingInvalid):
             self._forget_strangers()
             accepted, _ = self._listening.accept()
+            if self._running.lost:
+                accepted.close()
+                return
             peer = self._welcome(accepted)
             connection = FrameConnection(
                 peer,
@@ -372,8 +385,7 @@ class ReplicaListener:
             self._wake_reader.recv(4096)
 
     def _close(self) -> None:
-        for connection in list(self._connections):
-            connection.close()
+        self._close_connections()
         self._listening.close()
         self._selector.close()
         self._wake_reader.close()

@@ -2,21 +2,24 @@
 
 Forming is separate from running and needs no clock and no socket. Rules: rows keep their order;
 only rows of the same shape share a batch, after padding where the version declares it; a batch never
-exceeds the size asked for, so a frame may be cut into several batches. Running fails closed: an answer that does not have exactly the rows,
-types and shapes that were promised is nobody's answer. A failing batch is bisected, so that only
-the guilty rows fail; a single guilty row among n costs 2 log2(n) extra runs.
+exceeds the size asked for, so a frame may be cut into several batches. Running fails closed: an answer
+that does not have exactly the rows, types and shapes that were promised is nobody's answer. A failing
+batch is bisected, so that only the guilty rows fail; a single guilty row among n costs 2 log2(n) extra
+runs. One that found no memory is tried once more in two halves; where a half finds none either, its
+rows fail with that reason, which is nobody's guilt.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from serving.core.batches import BatchAnswer, BatchPart, RowBatch, RowFailure, TensorBlock
 from serving.core.models import ModelVersion
 from serving.core.tensors import Array, zeros
-from serving.errors import ModelFailed, OutputInvalid
+from serving.errors import ModelFailed, OutOfMemory, OutputInvalid
 from serving.inference.padding import Fit, Padder, RowShapes
 
 Run = Callable[[Sequence[Array]], list[Array]]
@@ -128,29 +131,34 @@ def check_outputs(outputs: Sequence[Array], *, version: ModelVersion, rows: int)
 
 
 def run_isolating(
-    run: Run, inputs: Sequence[Array], *, version: ModelVersion
+    run: Run, inputs: Sequence[Array], *, version: ModelVersion, is_half: bool = False
 ) -> tuple[list[Array], dict[int, RowFailure]]:
     """Runs `inputs`; rows that fail alone are named and answered with zeros.
 
-    Raises OutputInvalid when the model's answer has the wrong form: then no row can be trusted.
+    is_half: of a batch that found no memory, so that it is not cut again for that. Raises OutputInvalid when the model's answer has the wrong form: then no row can be trusted.
     """
     rows = len(inputs[0])
     try:
         outputs = run(inputs)
+    except OutOfMemory:
+        if is_half or rows == 1:
+            return _zeros(version, rows), dict.fromkeys(range(rows), RowFailure.NO_MEMORY)
+        return _bisect(run, inputs, version=version, are_halves=True)
     except ModelFailed:
         if rows == 1:
-            return _zeros(version), {0: RowFailure.MODEL_ERROR}
-        return _bisect(run, inputs, version=version)
+            return _zeros(version, rows), {0: RowFailure.MODEL_ERROR}
+        return _bisect(run, inputs, version=version, are_halves=is_half)
     check_outputs(outputs, version=version, rows=rows)
     return outputs, {}
 
 
 def _bisect(
-    run: Run, inputs: Sequence[Array], *, version: ModelVersion
+    run: Run, inputs: Sequence[Array], *, version: ModelVersion, are_halves: bool
 ) -> tuple[list[Array], dict[int, RowFailure]]:
     middle = len(inputs[0]) // 2
-    left, failures = run_isolating(run, [a[:middle] for a in inputs], version=version)
-    right, more = run_isolating(run, [a[middle:] for a in inputs], version=version)
+    isolating = partial(run_isolating, run, version=version, is_half=are_halves)
+    left, failures = isolating([a[:middle] for a in inputs])
+    right, more = isolating([a[middle:] for a in inputs])
     if len(failures) == middle:
         left = [_zeros_like(output, middle) for output in right]
     elif len(more) == len(right[0]):
@@ -166,9 +174,9 @@ def _zeros_like(output: Array, rows: int) -> Array:
     return zeros((rows, *output.shape[1:]), output.dtype)
 
 
-def _zeros(version: ModelVersion) -> list[Array]:
+def _zeros(version: ModelVersion, rows: int) -> list[Array]:
     return [
-        zeros((1, *(abs(size) for size in output.row_shape)), output.dtype)
+        zeros((rows, *(abs(size) for size in output.row_shape)), output.dtype)
         for output in version.outputs
     ]
 

@@ -22,6 +22,7 @@ Code = Literal[
     "custom_operator",
     "invalid_model",
     "signature",
+    "stages",
     "warm_up",
     "parity",
     "answers_changed",

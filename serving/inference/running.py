@@ -2,7 +2,8 @@
 
 A run that lasts longer than `run_timeout_s` is terminated by a watchdog, a thread of its own, and its
 rows fail without bisection: they would hang again. A runner that has to be terminated time after time
-or does not react is stuck, and says so to whoever asks for its health.
+or does not react is stuck, and says so to whoever asks for its health. A device that is lost (`ailments`)
+is used no more.
 """
 
 import threading
@@ -15,7 +16,8 @@ from serving.core.batches import RowFailure
 from serving.core.clock import Clock
 from serving.core.models import ModelVersion
 from serving.core.tensors import Array
-from serving.errors import ModelFailed, OutputInvalid
+from serving.errors import ModelFailed, OutOfMemory, OutputInvalid
+from serving.inference.ailments import Ailment, ailment_of
 from serving.inference.merging import run_isolating
 from serving.inference.padding import Padder
 
@@ -46,6 +48,8 @@ class WatchedRunner:
         version = runner.version
         self.padder = Padder(version) if version.padding is not None else None
         self.abandoned = False
+        self.lost = False
+        """Whether the device is lost: nothing that was asked of it has an answer."""
         self._runner = runner
         self._run_timeout_ns = round(run_timeout_s * 1e9)
         self._clock = clock
@@ -85,7 +89,7 @@ class WatchedRunner:
         version = self._runner.version
         self._run_started_ns = self._clock.monotonic_ns()
         try:
-            outputs, failures = run_isolating(self.run_once, inputs, version=version)
+            outputs, failures = run_isolating(self._run_diagnosed, inputs, version=version)
         except OutputInvalid as error:
             terminated = isinstance(error, _Terminated)
             self._overdue_runs = self._overdue_runs + 1 if terminated else 0
@@ -112,6 +116,20 @@ class WatchedRunner:
         if self.padder is not None:
             self.padder.check(inputs, outputs)
         return outputs
+
+    def _run_diagnosed(self, inputs: Sequence[Array]) -> list[Array]:
+        try:
+            return self.run_once(inputs)
+        except ModelFailed as error:
+            ailment = ailment_of(error.__cause__)
+            if ailment is Ailment.LOST:
+                self.lost = True
+                logger.exception("the device is lost", model=self._runner.version.key)
+                # Not bisected: every other run would fail as this one did.
+                raise OutputInvalid("the device is lost") from error
+            if ailment is Ailment.NO_MEMORY:
+                raise OutOfMemory("the device has no memory for this batch") from error
+            raise
 
     def _watch(self) -> None:
         """Terminates a run that has lasted too long; sleeps otherwise."""

@@ -56,8 +56,8 @@ class Partition:
 
 
 @dataclass(slots=True)
-class _Output:
-    """One partition on its way: rows not yet written, then its file."""
+class Output:
+    """One table file on its way: rows not yet written, then the file."""
 
     writer: TableWriter
     tables: list[pa.Table] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Batch:
         self._staging = staging
         self._name = name
         self._settings = settings
-        self._outputs: dict[Partition, _Output] = {}
+        self._outputs: dict[Partition, Output] = {}
         self._known = {each.key: definitions_in(each) for each in segments}
         everything = {d for known in self._known.values() for d in known.values()}
         self._schemas = version_schemas(sorted(everything, key=definition_text))
@@ -142,7 +142,7 @@ class Batch:
             partition = Partition(dataset, *key, day)
             output = self._outputs.get(partition)
             if output is None:
-                output = self._outputs[partition] = _Output(self._open(partition))
+                output = self._outputs[partition] = Output(self._open(partition))
             output.tables.append(part)
             output.rows += len(part)
             output.bytes += part.nbytes
@@ -182,7 +182,7 @@ class Batch:
             return schema.arrow
         return OUTCOMES if partition.dataset == "outcomes" else LOSSES
 
-    def _finish(self, partition: Partition, output: _Output) -> TableFile:
+    def _finish(self, partition: Partition, output: Output) -> TableFile:
         output.flush(last=True)
         writer = output.writer
         writer.close()

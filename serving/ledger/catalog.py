@@ -93,6 +93,18 @@ class Catalog(msgspec.Struct, frozen=True):
             removed=tuple(each for each in self.removed if each.name not in names),
         )
 
+    def with_joint(self, joint: TableFile, names: Iterable[str], *, now_ns: int) -> "Catalog":
+        """After files became one; unchanged where one of them counts no longer."""
+        parts = set(names)
+        if not parts <= {file.name for file in self.files}:
+            return self
+        shorter = self.without(parts, now_ns=now_ns)
+        return msgspec.structs.replace(
+            shorter,
+            files=(*shorter.files, joint),
+            removed=tuple(each for each in shorter.removed if each.name != joint.name),
+        )
+
     def without(self, names: Iterable[str], *, now_ns: int) -> "Catalog":
         """After a retention. Nothing is unlisted twice."""
         gone = set(names) & {file.name for file in self.files}

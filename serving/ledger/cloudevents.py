@@ -109,7 +109,7 @@ def _extensions(record: PredictionRecord) -> dict[str, str]:
     found = {
         "inferenceservicename": record.model,
         "component": "predictor",
-        "endpoint": "shadow" if record.shadow_of else "default",
+        "endpoint": "shadow" if record.shadow_of else "part" if record.part_of else "default",
         "fate": record.fate.name.lower(),
         "modelversion": record.version,
         "modeldigest": record.digest,
@@ -118,6 +118,9 @@ def _extensions(record: PredictionRecord) -> dict[str, str]:
         "requestid": record.request_id,
         "traceid": record.trace_id,
         "shadowof": record.shadow_of,
+        "partof": record.part_of,
+        "chosen": "true" if record.chosen else "",
+        "cached": "true" if record.cached else "",
         "subjecttag": record.subject,
     }
     return {name: value for name, value in found.items() if value}

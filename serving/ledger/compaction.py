@@ -14,6 +14,8 @@ A segment with damage is left alone and counted: what can still be read of it is
 where `serving log verify` can say what happened to it. Payloads that are encrypted stay so; no key is
 needed here.
 
+When no segment waits, small files of one version and day are joined (`consolidation`).
+
 Memory: a few times `ledger.chunk_bytes`, whatever the size of a segment. Nothing here is on the way
 of an answer; it runs in the ledger process, or for `serving log compact`.
 """
@@ -37,6 +39,7 @@ from serving.ledger.catalog import (
     change_catalog,
     read_catalog,
 )
+from serving.ledger.consolidation import Consolidation
 from serving.ledger.places import Place
 from serving.ledger.segments import SegmentDamaged, SegmentExtent, closed_segments, is_sound
 from serving.ledger_settings import LedgerSettings
@@ -55,7 +58,8 @@ class _Intent(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class CompactionReport:
-    """What one run did. damaged: keys of segments that were left alone."""
+    """What one run did. joined: how many files there are fewer because small ones became one.
+    damaged: keys of segments that were left alone."""
 
     segments: int = 0
     records: int = 0
@@ -63,6 +67,7 @@ class CompactionReport:
     bytes_read: int = 0
     bytes_written: int = 0
     waiting: int = 0
+    joined: int = 0
     damaged: list[str] = field(default_factory=list)
 
 
@@ -80,6 +85,7 @@ class Compactor:
         self._folder = folder
         self._settings = settings
         self._clock = clock
+        self._consolidation = Consolidation(place, folder=folder, settings=settings, clock=clock)
         self._damaged: set[str] = set()
 
     def waiting(self, catalog: Catalog, *, until_ns: int | None = None) -> list[SegmentExtent]:
@@ -111,6 +117,7 @@ class Compactor:
                 self._batch(self._choose(waiting), report, stopping)
                 if told is not None:
                     told(report)
+            report.joined = self._consolidation.run(stopping)
         report.damaged = sorted(self._damaged)
         return report
 

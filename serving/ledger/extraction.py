@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from serving.core.predictions import PredictionRecord
 from serving.core.tensors import DTYPES, Array
-from serving.predictionlog.format import CRC, HEAD, Definition, Flag, FrameType, TensorShape
+from serving.predictionlog.format import CRC, HEAD, KINDS, Definition, Flag, FrameType, TensorShape
 from serving.predictionlog.payloads import BodyInvalid
 from serving.predictionlog.records import (
     FIXED,
@@ -132,7 +132,7 @@ def _of_definition(
     tensors = (*definition.inputs, *definition.outputs)
     regular = not definition.treated and all(_is_fixed(tensor) for tensor in tensors)
     hidden = (fixed["flags"] & (Flag.ENCRYPTED | Flag.DIGESTED)) != 0
-    plain = (fixed["flags"] == 0) & regular
+    plain = ((fixed["flags"] & ~np.uint16(KINDS)) == 0) & regular
     for chosen, read in ((plain, _plain), (hidden, _hidden), (~plain & ~hidden, _one_by_one)):
         if chosen.any():
             yield from read(Group(frames, offsets[chosen], fixed[chosen], definition, log_id))

@@ -17,6 +17,7 @@ prediction to the first report that was not rejected.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -68,7 +69,7 @@ SELECT CAST(p.model AS VARCHAR), count(*), count(t.prediction_id) FROM predictio
 LEFT JOIN (
   SELECT DISTINCT prediction_id, row FROM joined_truths WHERE place = 1 AND value <> 'null'
 ) t ON t.prediction_id = p.prediction_id AND t.row = p.row
-WHERE p.fate = 'ok' AND p.shadow_of IS NULL AND p.row IS NOT NULL AND p.time >= make_timestamp_ns(?) AND p.time < make_timestamp_ns(?)
+WHERE p.fate = 'ok' AND p.shadow_of IS NULL AND p.part_of IS NULL AND p.row IS NOT NULL AND p.time >= make_timestamp_ns(?) AND p.time < make_timestamp_ns(?)
 GROUP BY ALL
 """
 
@@ -183,6 +184,25 @@ class Join:
         )
         answer = self._connection.sql(query, params=[model, model, *self._window])
         return answer.to_arrow_reader()
+
+    def columns(self, view: str) -> list[str]:
+        """Of a table or view; empty where there is none of that name."""
+        query = (
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index"
+        )
+        return [name for (name,) in self._rows(query, view)]
+
+    def define(self, statement: str) -> None:
+        """Runs a statement of the product's own, such as one that makes a view."""
+        self._connection.execute(statement)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What a query of the product's own finds, where that is little."""
+        return self._rows(query)
+
+    def batches(self, query: str, parameters: Mapping[str, object]) -> pa.RecordBatchReader:
+        """What a query of the product's own finds, over `joined_truths` too, in batches."""
+        return self._connection.sql(query, params=dict(parameters)).to_arrow_reader()
 
     def _rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         return self._connection.execute(query, list(parameters)).fetchall()

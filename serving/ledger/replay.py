@@ -89,7 +89,7 @@ class Replay:
         self._result.sync()
 
     def _take(self, record: PredictionRecord) -> None:
-        if record.shadow_of:
+        if not record.asked:
             return
         try:
             inputs, recorded = self._replayable(record)

@@ -6,7 +6,8 @@
     segments   the oldest of a worker go, one after the other, once all their records are in tables,
                they were shipped where that is wanted, consumers have read them, and they are older
                than `ledger.keep_segments_days`, or than a model in them is kept, if that is less.
-               They stop at the first that must stay, so that a missing segment is always damage
+               They stop at the first that must stay, and a signed statement (`removals`) says how
+               far they went, so that a missing segment is always damage
 
 A legal hold on a model keeps its files, and every segment with a record of it; one on a data subject
 keeps every file, and the segments of every file, that name the subject. Each deletion is an event of
@@ -15,6 +16,7 @@ the audit trail, on disk before anything goes.
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +34,9 @@ from serving.ledger.segments import (
     definitions_in,
 )
 from serving.ledger_settings import LedgerSettings
+from serving.predictionlog.removals import Removal, read_removal, write_removal
 from serving.predictionlog.retention import RetentionRules
+from serving.predictionlog.tree import Signer
 
 _DAY_NS: Final = 86_400 * 10**9
 _ACTOR: Final = "ledger"
@@ -45,6 +49,14 @@ Settled = Callable[[], Collection[str] | None]
 """Keys of segments that were shipped; None where nothing is shipped."""
 Needed = Callable[[], Mapping[str, int]]
 """By worker, the oldest segment that a consumer has still to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Where deletions are put on record. signer: of statements about removed segments."""
+
+    spool: Spool
+    signer: Signer
 
 
 class Retention:
@@ -61,7 +73,7 @@ class Retention:
         rules: Rules,
         shipped: Settled,
         needed: Needed,
-        spool: Spool,
+        evidence: Evidence,
         clock: Clock,
     ) -> None:
         self.period_s = settings.retain_every_s
@@ -73,7 +85,7 @@ class Retention:
         self._rules = rules
         self._shipped = shipped
         self._needed = needed
-        self._spool = spool
+        self._evidence = evidence
         self._clock = clock
 
     def run(self) -> None:
@@ -138,9 +150,24 @@ class Retention:
             if not (free and self._expired(segment, catalog, rules)):
                 stopped.add(segment.worker)
                 continue
-            self._testify(f"segment:{segment.key}", {"root": segment.root})
-            segment.path.unlink(missing_ok=True)
-            self.deleted_segments += 1
+            self._remove(segment)
+
+    def _remove(self, segment: SegmentExtent) -> None:
+        """Evidence, then the statement, then the deletion: a crash between leaves a segment too many."""
+        self._testify(f"segment:{segment.key}", {"root": segment.root})
+        directory, number = segment.path.parent, segment.segment.number
+        before, claim = read_removal(directory, None), segment.segment.claim
+        removal = Removal(
+            directory=directory.name,
+            through=number,
+            previous_sha256="" if claim is None else claim.sha256.hex(),
+            segments=1 if before is None else before.segments + (number > before.through),
+            reason="retention",
+            time_ns=self._clock.wall_ns(),
+        )
+        write_removal(directory, removal, self._evidence.signer)
+        segment.path.unlink(missing_ok=True)
+        self.deleted_segments += 1
 
     def _expired(self, segment: SegmentExtent, catalog: Catalog, rules: RetentionRules) -> bool:
         held = catalog.segments.get(segment.key)
@@ -170,5 +197,5 @@ class Retention:
     def _testify(self, what: str, facts: dict[str, object]) -> None:
         now_ns = self._clock.wall_ns()
         event = Event(EventName.RECORDS_DELETED, _ACTOR, what, before=facts, reason="retention")
-        self._spool.add(event, at_ns=now_ns)
+        self._evidence.spool.add(event, at_ns=now_ns)
         _log.info("ledger: deleted after its retention: %s", what)

@@ -14,11 +14,12 @@ from serving.predictionlog.format import Definition, TensorShape
 from serving.predictionlog.payloads import PayloadView, place_of, read_payload
 from serving.predictionlog.subjects import PayloadKeys
 
-_TEXTS: Final = ("reason", "principal", "request_id", "trace_id", "shadow_of", "subject")
+_TEXTS: Final = ("reason", "principal", "request_id", "trace_id", "shadow_of", "part_of", "subject")
 _PLAIN: Final = (
     "prediction_id", "sequence", "model", "version", "digest", "policy_epoch", "rows", "queue_us",
     "run_us", "total_us", "batch_id", "batch_size", "batch_position",
 )  # fmt: skip
+_KINDS: Final = ("chosen", "cached")
 _HELD: Final = (
     "payload", "sealed_payload", "payload_flags", "definition", "definition_number", "row",
 )  # fmt: skip
@@ -34,7 +35,12 @@ def records_of(
     """The records of whole records' rows, in their order. keys: open sealed payloads."""
     if not len(table):
         return []
-    facts = {name: table[name].to_pylist() for name in (*_PLAIN, *_TEXTS, *_HELD)}
+    known = set(table.column_names)
+    # A file that is older than a column has none of it.
+    facts = {
+        name: table[name].to_pylist() if name in known else [None] * len(table)
+        for name in (*_PLAIN, *_TEXTS, *_KINDS, *_HELD)
+    }
     facts["time_ns"] = table["time"].cast(pa.int64()).to_pylist()
     facts["fate"] = table["fate"].cast(pa.string()).to_pylist()
     starts = [at for at, row in enumerate(facts["row"]) if not row]
@@ -59,6 +65,8 @@ def _record(
         outputs=outputs,
         **{name: fact[name] for name in _PLAIN},
         **texts,
+        chosen=bool(fact["chosen"]),
+        cached=bool(fact["cached"]),
     )
 
 

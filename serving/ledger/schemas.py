@@ -11,7 +11,7 @@ record without rows is one row whose `row` is null.
     log_id, sequence       the two halves of the prediction id; a file's range of them is in statistics
     time                   arrival, nanoseconds, UTC without a zone; tables are sorted by it
     fate, reason, principal, request_id, model, version, digest, policy_epoch, queue_us, run_us,
-    total_us, batch_id, batch_size, batch_position, trace_id, shadow_of
+    total_us, batch_id, batch_size, batch_position, trace_id, shadow_of, chosen, part_of, cached
                            as `serving log query --json` calls them; null where that is empty
     subject                keyed hash of the data subject, where the request named one
     payload                `kept`; `sealed`: encrypted; `truncated`: too large, hashes stand for it
@@ -52,7 +52,8 @@ _FACTS: Final = (
     ("digest", _TEXT), ("policy_epoch", pa.uint64()), ("queue_us", pa.uint32()),
     ("run_us", pa.uint32()), ("total_us", pa.uint32()), ("batch_id", pa.uint64()),
     ("batch_size", pa.uint32()), ("batch_position", pa.uint32()), ("trace_id", pa.string()),
-    ("shadow_of", pa.string()), ("subject", _TEXT), ("payload", _TEXT),
+    ("shadow_of", pa.string()), ("chosen", pa.bool_()), ("part_of", pa.string()),
+    ("cached", pa.bool_()), ("subject", _TEXT), ("payload", _TEXT),
     ("sealed_payload", pa.binary()), ("payload_flags", pa.uint16()), ("payload_key", pa.string()),
     ("definition_number", pa.uint64()), ("definition", pa.int32()),
 )  # fmt: skip

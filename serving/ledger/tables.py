@@ -11,7 +11,7 @@ from serving.core.predictions import Fate
 from serving.core.tensors import Array, numbers
 from serving.ledger.extraction import Predictions
 from serving.ledger.schemas import ValueColumn, VersionSchema, directed
-from serving.predictionlog.format import Flag
+from serving.predictionlog.format import KINDS, Flag
 
 _NO_TRACE = bytes(16)
 _FATES = {fate.value: fate.name.lower() for fate in Fate}
@@ -46,6 +46,7 @@ def _facts(group: Predictions, definition: int) -> dict[str, pa.Array]:
     fixed, count = group.fixed, len(group.fixed)
     described = group.definition
     sequences = fixed["sequence"].tolist()
+    parts = (fixed["flags"] & Flag.PART) != 0
     columns = {
         name: pa.array(np.ascontiguousarray(fixed[name]))
         for name in (
@@ -77,7 +78,10 @@ def _facts(group: Predictions, definition: int) -> dict[str, pa.Array]:
         "principal": _texts(group.principals).dictionary_encode(),
         "request_id": _texts(group.request_ids),
         "trace_id": _traces(fixed["trace_id"]),
-        "shadow_of": _shadows(fixed["shadow_of"], group.log_id),
+        "shadow_of": _others(np.where(parts, 0, fixed["shadow_of"]), group.log_id),
+        "chosen": pa.array((fixed["flags"] & Flag.CHOSEN) != 0),
+        "part_of": _others(np.where(parts, fixed["shadow_of"], 0), group.log_id),
+        "cached": pa.array((fixed["flags"] & Flag.CACHED) != 0),
         "definition": pa.array(np.full(count, definition, np.int32)),
     }
 
@@ -115,10 +119,11 @@ def _traces(traces: NDArray[np.void]) -> pa.Array:
     return pa.array([None if one == _NO_TRACE else one.hex() for one in each], pa.string())
 
 
-def _shadows(primaries: NDArray[np.uint64], log_id: str) -> pa.Array:
-    if not primaries.any():
-        return pa.nulls(len(primaries), pa.string())
-    each = [f"{log_id}-{one:x}" if one else None for one in primaries.tolist()]
+def _others(sequences: NDArray[np.uint64], log_id: str) -> pa.Array:
+    """Ids of other predictions that records refer to."""
+    if not sequences.any():
+        return pa.nulls(len(sequences), pa.string())
+    each = [f"{log_id}-{one:x}" if one else None for one in sequences.tolist()]
     return pa.array(each, pa.string())
 
 
@@ -127,7 +132,7 @@ def _sealed(
 ) -> dict[str, pa.Array]:
     if not group.sealed:
         return {"payload": _same("kept", len(record))}
-    flags = group.fixed["flags"]
+    flags = group.fixed["flags"] & ~np.uint16(KINDS)
     each = [group.sealed[index] for index in record.tolist()]
     truncated = ((flags & Flag.DIGESTED) != 0)[record]
     names = pa.array(["sealed", "truncated"]).take(pa.array(truncated.astype(np.int64)))

@@ -20,9 +20,12 @@ answer from it.
 
 Directories are found below the root, at any depth, so that logs of several nodes can be read through
 one cursor when they lie, or are mounted, under one folder.
+
+`Follower` is the same without a checkpoint of its own, for a consumer that keeps the positions together
+with what it made of the records, so that neither can be newer than the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +33,7 @@ import msgspec
 
 from serving.core.clock import Clock
 from serving.errors import LogDamaged
-from serving.ledger.decoding import Event
+from serving.ledger.decoding import Event, Selection
 from serving.ledger.tails import Gap, Position, Tail
 from serving.predictionlog.format import SUFFIX
 from serving.predictionlog.subjects import PayloadKeys
@@ -53,25 +56,29 @@ class _Checkpoint(msgspec.Struct, frozen=True):
     positions: dict[str, Position] = {}
 
 
-class Cursor:
-    """Reads from the oldest record on when there is no checkpoint yet.
+class Follower:
+    """Reads from `positions` on; a directory that they do not name, from its first record on.
 
     gaps: segments that were removed unread. damages: places that could not be read; `serving log
-    verify` names them. Both since the cursor was made.
+    verify` names them. Both since this was made.
     """
 
     def __init__(
-        self, root: Path, checkpoint: Path, *, clock: Clock, keys: PayloadKeys | None = None
+        self,
+        root: Path,
+        positions: Mapping[str, Position],
+        *,
+        clock: Clock,
+        keys: PayloadKeys | None = None,
+        selection: Selection | None = None,
     ) -> None:
-        """keys: open encrypted payloads; None leaves them so.
-
-        Raises LogDamaged when the checkpoint cannot be read.
-        """
+        """keys: open encrypted payloads; None leaves them so. selection: which predictions are
+        wanted; None takes all."""
         self._root = root
-        self._checkpoint = checkpoint
         self._clock = clock
         self._keys = keys
-        self._positions = dict(_load(checkpoint).positions)
+        self._selection = selection
+        self._positions = dict(positions)
         self._tails: dict[str, Tail] = {}
         self._turn = 0
 
@@ -93,11 +100,23 @@ class Cursor:
                     break
         return found
 
-    def commit(self) -> None:
-        """Everything read so far will not be read again. Raises OSError."""
-        self._positions |= {name: tail.position for name, tail in self._tails.items()}
-        self._checkpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_private(self._checkpoint, msgspec.json.encode(_Checkpoint(self._positions)))
+    def skip(self) -> None:
+        """Leaves out everything that is there now; costs the same however much that is."""
+        self._look_for_directories()
+        for tail in self._tails.values():
+            tail.skip()
+
+    def positions(self) -> dict[str, Position]:
+        """Where reading goes on, by directory."""
+        return self._positions | {name: tail.position for name, tail in self._tails.items()}
+
+    def places(self) -> dict[str, tuple[str, int]]:
+        """By log id: the directory and the segment that are read just now."""
+        return {
+            tail.log_id: (name, tail.position.segment)
+            for name, tail in self._tails.items()
+            if tail.log_id
+        }
 
     def lag(self) -> Lag:
         """Costs a few reads for each worker, however far behind."""
@@ -130,7 +149,30 @@ class Cursor:
             name = folder.relative_to(self._root).as_posix()
             if name not in self._tails:
                 position = self._positions.get(name, Position())
-                self._tails[name] = Tail(folder, name=name, position=position, keys=self._keys)
+                self._tails[name] = Tail(
+                    folder,
+                    name=name,
+                    position=position,
+                    keys=self._keys,
+                    selection=self._selection,
+                )
+
+
+class Cursor(Follower):
+    """A follower with a checkpoint in a file; from the oldest record on when there is none yet."""
+
+    def __init__(
+        self, root: Path, checkpoint: Path, *, clock: Clock, keys: PayloadKeys | None = None
+    ) -> None:
+        """Raises LogDamaged when the checkpoint cannot be read."""
+        super().__init__(root, _load(checkpoint).positions, clock=clock, keys=keys)
+        self._checkpoint = checkpoint
+
+    def commit(self) -> None:
+        """Everything read so far will not be read again. Raises OSError."""
+        self._checkpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        content = msgspec.json.encode(_Checkpoint(self.positions()))
+        replace_private(self._checkpoint, content)
 
 
 def _load(path: Path) -> _Checkpoint:

@@ -23,7 +23,7 @@ import msgspec
 from msgspec.structs import replace
 
 from serving.errors import LogDamaged
-from serving.ledger.decoding import Event, SegmentDecoder
+from serving.ledger.decoding import Event, SegmentDecoder, Selection
 from serving.predictionlog.format import (
     COMMIT_BYTES,
     FIRST_FRAME,
@@ -97,17 +97,28 @@ class _Begun:
 
 
 class Tail:
-    """Reads one directory. `position` moves with what was handed out."""
+    """Reads one directory. `position` moves with what was handed out.
+
+    log_id: of the segment that is read, empty before the first.
+    """
 
     def __init__(
-        self, directory: Path, *, name: str, position: Position, keys: PayloadKeys | None = None
+        self,
+        directory: Path,
+        *,
+        name: str,
+        position: Position,
+        keys: PayloadKeys | None = None,
+        selection: Selection | None = None,
     ) -> None:
         self.position = position
+        self.log_id = ""
         self.gaps: list[Gap] = []
         self.damages = 0
         self._directory = directory
         self._name = name
         self._keys = keys
+        self._selection = selection
         self._decoder: SegmentDecoder | None = None
 
     def read(self, found: list[Event], max_records: int) -> None:
@@ -139,6 +150,19 @@ class Tail:
         read_to = self.position.next_sequence or header.first_sequence
         oldest_ns = _earliest_ns(first, header, start)
         return Behind(max(next_sequence - read_to, 0), unread_bytes, oldest_ns)
+
+    def skip(self) -> None:
+        """Goes to the end of what is there now, without reading it."""
+        for _, path in reversed(segment_paths(self._directory)):
+            header = _header(path)
+            if header is None:
+                continue
+            if (header.number, 0) == (self.position.segment, self.position.offset):
+                return
+            with Source(path) as source:
+                mark = last_mark(source, header)
+            self.position = _after(mark, header)
+            return
 
     # -- which segment ---------------------------------------------------------------------------
 
@@ -190,7 +214,8 @@ class Tail:
         """Whether nothing is left in the segment, and nothing will come."""
         header, is_live = segment.header, segment.following is None
         if self._decoder is None or self._decoder.nonce != header.nonce:
-            self._decoder = SegmentDecoder(header, self._keys)
+            self._decoder = SegmentDecoder(header, self._keys, self._selection)
+            self.log_id = header.log_id.hex()
         with Source(segment.path) as source:
             start = self._resume(source, header)
             events = scan(source, header, start=start, complete_to=segment.complete_to)
@@ -315,6 +340,21 @@ def _header(path: Path) -> SegmentHeader | None:
         return None
     except FormatUnsupported as error:
         raise LogDamaged(f"{path}: {error}") from error
+
+
+def _after(mark: Commit | Seal | None, header: SegmentHeader) -> Position:
+    """Where reading goes on behind a commit or a seal, or at the front of a segment without any."""
+    if isinstance(mark, Commit):
+        return Position(
+            segment=header.number,
+            offset=mark.end,
+            start=mark.start,
+            checksum=mark.checksum,
+            next_sequence=mark.next_sequence,
+        )
+    if mark is None:
+        return Position(header.number, FIRST_FRAME, next_sequence=header.first_sequence)
+    return Position(segment=header.number, next_sequence=mark.next_sequence)
 
 
 def _end(path: Path, header: SegmentHeader) -> tuple[int, int]:

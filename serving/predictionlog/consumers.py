@@ -17,10 +17,10 @@ class Consumer:
 
 
 def consumers(records: Iterable[PredictionRecord]) -> list[Consumer]:
-    """The callers in `records`, who asked last first; copies for candidates are nobody's calls."""
+    """The callers in `records`, who asked last first; copies for candidates and parts are nobody's calls."""
     found: dict[tuple[str, str], Consumer] = {}
     for record in records:
-        if record.shadow_of:
+        if not record.asked:
             continue
         who = (record.principal, record.version)
         consumer = found.setdefault(who, Consumer(*who))

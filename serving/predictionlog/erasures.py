@@ -15,8 +15,9 @@ matters, the file system below must be encrypted, or the key secret (`keys/subje
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -48,10 +49,14 @@ class Erasure(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What an erasure did. spared: holds on models whose records of the subject stay for now."""
+    """What erasures did. spared: holds on models whose records of the subjects stay for now.
+
+    by_tag: the same of each subject of which a key was destroyed, where there may be several.
+    """
 
     keys: int
     spared: tuple[Hold, ...] = ()
+    by_tag: "Mapping[str, Erased]" = field(default_factory=dict)
 
 
 class Erasures:
@@ -98,7 +103,7 @@ class Erasures:
     def obey(self, path: Path) -> int:
         """Destroys in one key file what the list names; how many keys. Raises OSError."""
         held_models = {model_mark(hold.model) for hold in self._holds.listed() if hold.model}
-        return self._destroy_in(path, self._unheld(self.listed()), held_models)[0]
+        return self._destroy_in(path, self._unheld(self.listed()), held_models)[0].total()
 
     # -- in order --------------------------------------------------------------------------------
 
@@ -128,13 +133,22 @@ class Erasures:
 
     def _destroy(self, wanted: dict[str, int]) -> Erased:
         holds = {model_mark(hold.model): hold for hold in self._holds.listed() if hold.model}
-        keys, spared = 0, set[bytes]()
+        keys, spared = Counter[str](), dict[str, set[bytes]]()
         for path in key_files(self._folder):
             destroyed, passed = self._destroy_in(path, self._unheld(wanted), holds)
             keys += destroyed
-            spared |= passed
+            for tag, marks in passed.items():
+                spared.setdefault(tag, set()).update(marks)
         self._tell()
-        return Erased(keys, tuple(holds[mark] for mark in sorted(spared)))
+
+        def held_back(marks: Iterable[bytes]) -> tuple[Hold, ...]:
+            return tuple(holds[mark] for mark in sorted(marks))
+
+        return Erased(
+            keys.total(),
+            held_back(set().union(*spared.values())),
+            {tag: Erased(count, held_back(spared.get(tag, ()))) for tag, count in keys.items()},
+        )
 
     def _unheld(self, wanted: dict[str, int]) -> dict[str, int]:
         subjects = {hold.subject for hold in self._holds.listed()}
@@ -142,19 +156,20 @@ class Erasures:
 
     def _destroy_in(
         self, path: Path, wanted: dict[str, int], held_models: Collection[bytes]
-    ) -> tuple[int, set[bytes]]:
-        """How many keys went, and the marks of models because of which some did not."""
+    ) -> tuple[Counter[str], dict[str, set[bytes]]]:
+        """By tag: how many keys went, and the marks of models because of which some did not."""
         file = KeyFile(path)
-        doomed, spared = [], set[bytes]()
+        doomed, keys, spared = list[int](), Counter[str](), dict[str, set[bytes]]()
         for tag, erased_ns in wanted.items():
             for index, mark in file.living(bytes.fromhex(tag), made_until_ns=erased_ns):
                 if mark in held_models:
-                    spared.add(mark)
+                    spared.setdefault(tag, set()).add(mark)
                 else:
                     doomed.append(index)
+                    keys[tag] += 1
         if doomed:
             _overwrite(path, doomed)
-        return len(doomed), spared
+        return keys, spared
 
 
 def _overwrite(path: Path, indices: Iterable[int]) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from serving.predictionlog.removals import Removal
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -47,10 +49,14 @@ class SegmentReport:
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """What `verify` found, segments in order. heads: findings about no single segment."""
+    """What `verify` found, segments in order. heads: findings about no single segment.
+
+    removed: what retention took, as it signed; no damage.
+    """
 
     segments: tuple[SegmentReport, ...]
     heads: tuple[Finding, ...] = ()
+    removed: tuple[Removal, ...] = ()
 
     @property
     def records(self) -> int:

@@ -1,8 +1,8 @@
 r"""The file format of the prediction log, byte by byte. This is its specification, version 2.
 
-A log is a directory of segments, `00000001.segment` and so on, one writer's; beside them stand `lock`
-and `head.json` (`heads`). All integers are little-endian. A checksum is CRC-32C (Castagnoli); the one
-that ends a header or a frame is masked as in LevelDB's log format (rotated right by 15 bits, plus
+A log is a directory of segments, `00000001.segment` and so on, one writer's; beside them stand `lock`,
+`head.json` (`heads`) and, where retention was, `removed.json` (`removals`). All integers are
+little-endian. A checksum is CRC-32C (Castagnoli); the one that ends a header or a frame is masked as in LevelDB's log format (rotated right by 15 bits, plus
 0xA282EAD8), because a CRC over data that ends in its own CRC says nothing about the data, and a
 commit sums over whole frames. A segment is
 
@@ -47,11 +47,14 @@ object: model, version, digest, inputs and outputs as [name, datatype, [shape wi
 need be with a fourth member, the names of a row's elements, and a fifth, its treatment (`payloads`).
 
 PREDICTION body; how its payload (from 104 on) reads under flags 1, compressed, 2, encrypted, and 4,
-digested, and under the treatments of its definition is specified in `payloads`:
+digested, and under the treatments of its definition is specified in `payloads`. Flags 8, chosen: the
+caller chose the version, it was not routed there; 16, part: of an ensemble's prediction; 32, cached:
+answered from the response cache, nothing ran:
 
      16   8  arrival, nanoseconds since 1970, UTC, signed
      24   8  definition number: its frame stands earlier in the same segment
-     32   8  sequence of the primary whose copy this was, 0 for a primary
+     32   8  sequence of the primary whose copy this was, 0 for a primary; with flag 16 that of the
+             ensemble's prediction
      40   4  rows, 4 queue us, 4 total us, 4 position in the batch
      56   4  length of request id, 2 of principal, 2 of reason
      64   8  batch id, 8 policy epoch, 4 run us, 4 batch size
@@ -177,11 +180,19 @@ CLOSING: Final = frozenset({FrameType.COMMIT, FrameType.SEAL, FrameType.TREE})
 
 
 class Flag(IntFlag):
-    """How a prediction's payload is stored. Bits are part of the format: never renumber."""
+    """How a prediction's payload is stored, and what kind of prediction it is. Bits are part of the
+    format: never renumber."""
 
     COMPRESSED = 1
     ENCRYPTED = 2
     DIGESTED = 4
+    CHOSEN = 8
+    PART = 16
+    CACHED = 32
+
+
+KINDS: Final = int(Flag.CHOSEN | Flag.PART | Flag.CACHED)
+"""Flags that say nothing about the payload."""
 
 
 class Durability(IntEnum):

@@ -35,7 +35,7 @@ from serving.core.batches import Buffer, TensorBlock
 from serving.core.elements import ElementsInvalid, element_ends, row_ends
 from serving.core.predictions import Keeping, NamedTensor
 from serving.core.tensors import DTYPES, Array
-from serving.predictionlog.format import Definition, Flag, TensorShape
+from serving.predictionlog.format import KINDS, Definition, Flag, TensorShape
 from serving.predictionlog.subjects import NOBODY, PayloadKeys, Unreadable
 from serving.trust.boxes import BoxInvalid, BoxKey, keyed_hash
 
@@ -46,7 +46,7 @@ HASH_BYTES: Final = 16
 BOX_FORMAT: Final = 1
 SUBJECT: Final = 1
 MODEL: Final = 2
-KNOWN_FLAGS: Final = int(Flag.COMPRESSED | Flag.ENCRYPTED | Flag.DIGESTED)
+KNOWN_FLAGS: Final = int(Flag.COMPRESSED | Flag.ENCRYPTED | Flag.DIGESTED) | KINDS
 MAX_UNPACKED_BYTES: Final = 1024 * 1024 * 1024
 
 

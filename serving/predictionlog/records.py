@@ -19,9 +19,11 @@ from serving.core.predictions import Fate, NamedTensor, PredictionRecord
 from serving.predictionlog.format import (
     CRC,
     HEAD,
+    KINDS,
     LINK,
     MASK_DELTA,
     Definition,
+    Flag,
     TensorShape,
     masked,
 )
@@ -93,7 +95,7 @@ class BatchFacts:
     """What the records of one call share.
 
     definition: from `PredictionLogWriter.define`; one without outputs unless `fate` is OK.
-    reason: the error's code, empty when OK. limits: for large payloads.
+    reason: the error's code, empty when OK. limits: for large payloads. kind: some of `KINDS`.
     """
 
     definition: int
@@ -104,6 +106,7 @@ class BatchFacts:
     batch_id: int
     batch_size: int
     limits: PayloadLimits = NO_LIMITS
+    kind: int = 0
 
 
 def encode_predictions(batch: BatchFacts, requests: Iterable[Loggable]) -> list[bytes]:
@@ -114,6 +117,7 @@ def encode_predictions(batch: BatchFacts, requests: Iterable[Loggable]) -> list[
     """
     shared = SHARED.pack(batch.batch_id, batch.policy_epoch, batch.run_us, batch.batch_size)
     definition, fate, reason = batch.definition, batch.fate.value, batch.reason
+    kind = batch.kind
     reason_bytes = len(reason)
     pack, join, pack_crc = OWN.pack, b"".join, CRC.pack
     large, delta = _LARGE_BYTES, MASK_DELTA
@@ -126,7 +130,7 @@ def encode_predictions(batch: BatchFacts, requests: Iterable[Loggable]) -> list[
              *request.inputs, *request.outputs)
         )  # fmt: skip
         head = pack(
-            OWN.size + len(body) + 4, 2, fate, 0, request.sequence, request.time_ns, definition,
+            OWN.size + len(body) + 4, 2, fate, kind, request.sequence, request.time_ns, definition,
             request.shadow_of, request.rows, request.queue_us, request.total_us,
             request.batch_position, len(request_id), len(principal), reason_bytes,
         )  # fmt: skip
@@ -150,8 +154,8 @@ def encode_record(batch: BatchFacts, request: Loggable, payload: Payload) -> byt
         )
     )  # fmt: skip
     head = OWN.pack(
-        OWN.size + len(body) + 4, 2, batch.fate.value, payload.flags, request.sequence,
-        request.time_ns, batch.definition, request.shadow_of, request.rows, request.queue_us,
+        OWN.size + len(body) + 4, 2, batch.fate.value, payload.flags | batch.kind,
+        request.sequence, request.time_ns, batch.definition, request.shadow_of, request.rows, request.queue_us,
         request.total_us, request.batch_position, len(request.request_id), len(request.principal),
         len(batch.reason),
     )  # fmt: skip
@@ -237,6 +241,8 @@ def decode_prediction(
     for length in (fixed.principal_bytes, fixed.request_id_bytes, fixed.reason_bytes):
         texts.append(frames[at : at + length].decode("utf-8", "backslashreplace"))
         at += length
+    other = f"{log_id}-{fixed.shadow_of:x}" if fixed.shadow_of else ""
+    is_part = bool(fixed.flags & Flag.PART)
     tensors = _tensors(frames, offset, fixed=fixed, definition=definition, keys=keys)
     return PredictionRecord(
         prediction_id=f"{log_id}-{fixed.sequence:x}",
@@ -260,8 +266,11 @@ def decode_prediction(
         batch_size=fixed.batch_size,
         batch_position=fixed.batch_position,
         trace_id="" if fixed.trace_id == bytes(TRACE_BYTES) else fixed.trace_id.hex(),
-        shadow_of=f"{log_id}-{fixed.shadow_of:x}" if fixed.shadow_of else "",
+        shadow_of="" if is_part else other,
         subject=tensors.subject,
+        chosen=bool(fixed.flags & Flag.CHOSEN),
+        part_of=other if is_part else "",
+        cached=bool(fixed.flags & Flag.CACHED),
     )
 
 
@@ -269,7 +278,7 @@ def _tensors(
     frames: bytes, offset: int, *, fixed: Fixed, definition: Definition, keys: PayloadKeys | None
 ) -> Tensors:
     view = _view(frames, offset, fixed)
-    if fixed.flags or definition.treated:
+    if fixed.flags & ~KINDS or definition.treated:
         return read_payload(view, definition, rows=fixed.rows, keys=keys)
     at, found = view.start, list[NamedTensor]()
     for tensor in (*definition.inputs, *definition.outputs):

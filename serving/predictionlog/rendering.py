@@ -63,6 +63,9 @@ def record_json(record: PredictionRecord, *, full: bool) -> dict[str, Any]:
         "trace_id": record.trace_id,
         "shadow_of": record.shadow_of,
         "subject": record.subject,
+        "chosen": record.chosen,
+        "part_of": record.part_of,
+        "cached": record.cached,
     }
 
 
@@ -111,7 +114,7 @@ def heading() -> str:
 
 def record_line(record: PredictionRecord) -> str:
     """One line under `heading`."""
-    fate = record.fate.name.lower() + (" (shadow)" if record.shadow_of else "")
+    fate = record.fate.name.lower() + _kind(record)
     cells = (
         time_text(record.time_ns)[:23].replace("T", " "),
         record.prediction_id,
@@ -125,6 +128,15 @@ def record_line(record: PredictionRecord) -> str:
     return "  ".join(
         printable(cell).ljust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)
     ).rstrip()
+
+
+def _kind(record: PredictionRecord) -> str:
+    """What sets it apart from a request that was routed and run."""
+    if record.shadow_of or record.part_of:
+        return " (shadow)" if record.shadow_of else " (part)"
+    if record.cached:
+        return " (cached)"
+    return " (chosen)" if record.chosen else ""
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,7 @@
 
 Every record carries the number of its definition, 8 bytes of which 4 are random for each writer, so the
 number is looked for in the raw bytes, backwards, and only commits in which it stands are verified and
-taken apart: a segment of 256 MiB is passed over in about 0.2 s instead of 2 s. What stands between is
+taken apart: a segment of 256 MiB is passed over in about 0.1 s instead of 2 s. What stands between is
 not verified; that is for who asks for everything, and for `serving log verify`.
 """
 
@@ -46,7 +46,7 @@ def _last(source: Source, patterns: Collection[bytes], end: int) -> int:
     while end > FIRST_FRAME:
         start = max(end - WINDOW_BYTES, FIRST_FRAME)
         window = source.read(start, end - start)
-        found = max((window.rfind(each) for each in patterns if each in window), default=-1)
+        found = max(window.rfind(each) for each in patterns)
         if found >= 0:
             return start + found
         end = start + _NUMBER_BYTES - 1 if start > FIRST_FRAME else start

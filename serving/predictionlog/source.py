@@ -9,7 +9,8 @@ from google_crc32c import extend
 from serving.predictionlog.files import SYSTEM_FILES, FilesToRead
 from serving.predictionlog.format import HEADER_BYTES, SUFFIX, SegmentHeader, decode_header
 
-WINDOW_BYTES: Final = 1024 * 1024
+WINDOW_BYTES: Final = 512 * 1024
+"""From 1 MiB on every read gets new pages from the kernel: 430 us instead of 16 us for each MiB."""
 
 
 def segment_paths(directory: Path, files: FilesToRead = SYSTEM_FILES) -> list[tuple[int, Path]]:

@@ -37,7 +37,7 @@ def usage(records: Iterable[PredictionRecord], by: Sequence[str]) -> list[Usage]
     """The sums of `records` by `by`, some of `DIMENSIONS`; the group with most compute first."""
     found: dict[tuple[str, ...], Usage] = {}
     for record in records:
-        if record.shadow_of:
+        if not record.asked:
             continue
         group = tuple([getattr(record, dimension) for dimension in by])
         known = found.get(group)

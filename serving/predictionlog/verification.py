@@ -2,8 +2,9 @@
 
 Offline, from the files and the public keys alone. Two questions, one answer. Is it what the writer
 wrote, as far as accidents go: frames, commits, seals, headers, no segment missing. And is it what was
-signed, whoever had the files since: trees, seals, the chain of segments, the signed head, and heads
-that were exported before (`anchors`). A torn tail is not damage; nobody was answered from it.
+signed, whoever had the files since: trees, seals, the chain of segments, the signed head, what was
+removed from the beginning (`removals`), and heads that were exported before (`anchors`). A torn tail is
+not damage; nobody was answered from it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from serving.errors import SignatureInvalid
 from serving.predictionlog.findings import Finding, SegmentReport, VerificationReport
 from serving.predictionlog.heads import Head, open_head, read_envelope
 from serving.predictionlog.reader import Segment, list_segments, log_directories
+from serving.predictionlog.removals import REMOVAL_NAME, Removal, is_first, read_removal
 from serving.predictionlog.segmentcheck import Progress, SegmentCheck
 from serving.trust.signatures import TrustedKeys
 
@@ -35,15 +37,17 @@ def verify(
     """
     reports: list[SegmentReport] = []
     heads: list[Finding] = []
+    removed: list[Removal] = []
     remaining = dict(anchors or {})
     for directory in log_directories(root):
         check = _DirectoryCheck(root, directory, trusted, progress)
         anchor = remaining.pop(directory.name, None)
         reports += check.run([anchor] if anchor is not None else [])
         heads += check.findings
+        removed += check.removed
     for name in sorted(remaining):
         heads.append(Finding(name, 0, 0, "this directory, which the anchor knows, is missing"))
-    return VerificationReport(tuple(reports), tuple(heads))
+    return VerificationReport(tuple(reports), tuple(heads), tuple(removed))
 
 
 class _DirectoryCheck:
@@ -61,6 +65,7 @@ class _DirectoryCheck:
         self._trusted = trusted
         self._progress = progress
         self.findings: list[Finding] = []
+        self.removed: list[Removal] = []
 
     def run(self, anchors: Sequence[Head]) -> list[SegmentReport]:
         own = self._own_head()
@@ -69,6 +74,7 @@ class _DirectoryCheck:
         checks = [self._check(segment, segments, heads) for segment in segments]
         for head in heads:
             self._missing(head, segments)
+        self._beginning(segments)
         closed = sum(c.seal is not None and c.signed and not c.seal.recovered for c in checks)
         if own is None and closed >= _HEADLESS and not self.findings:
             self._found("head.json", "the signed head is missing")
@@ -105,6 +111,24 @@ class _DirectoryCheck:
             return
         name = f"{head.segment:08d}.segment"
         self._found(name, "this segment, which the head knows, is missing")
+
+    def _beginning(self, segments: Sequence[Segment]) -> None:
+        """Read after the segments were listed: who removes some says so before."""
+        try:
+            removal = read_removal(self._directory, self._trusted)
+        except SignatureInvalid as error:
+            self._found(REMOVAL_NAME, f"the statement does not count: {error.message}")
+            return
+        if removal is not None:
+            self.removed.append(removal)
+        first = next((each for each in segments if each.header is not None), None)
+        if first is None or first.header is None or is_first(first.header):
+            return
+        if removal is not None and removal.explains(first.header, first.claim):
+            return
+        number = first.header.previous.number
+        name = f"{number:08d}.segment"
+        self._found(name, f"everything up to segment {number} is gone, and no statement says why")
 
     @staticmethod
     def _continues(head: Head, segments: Sequence[Segment]) -> bool:

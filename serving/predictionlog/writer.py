@@ -29,9 +29,10 @@ from serving.errors import LogUnavailable, ServingError
 from serving.predictionlog.commits import Commits, Done, Waiter
 from serving.predictionlog.committer import Committer
 from serving.predictionlog.counts import LogStatistics
-from serving.predictionlog.files import Files, SystemFiles
+from serving.predictionlog.files import Files
 from serving.predictionlog.format import Definition
 from serving.predictionlog.records import definition_text
+from serving.predictionlog.reserve import ReservedFiles
 from serving.predictionlog.syncing import AioSync, BackgroundSync
 from serving.predictionlog.tree import Signer
 from serving.settings import LogSettings
@@ -93,7 +94,7 @@ class PredictionLogWriter:
             directory,
             settings=settings,
             clock=clock,
-            files=files or SystemFiles(),
+            files=files or ReservedFiles(),
             log_id=identity.log_id,
             tag=self._tag,
             definitions=self._texts,

@@ -22,7 +22,7 @@ def bill_of_materials(card: ModelCard) -> Document:
     runtime = _runtime(card)
     reference = f"{card.model}@{card.version}"
     name = uuid.uuid5(uuid.NAMESPACE_URL, f"urn:serving:{reference}:{card.digest}")
-    parts = [*data, *runtime]
+    parts = [*data, *runtime, *_stages(card)]
     return {
         "$schema": SCHEMA,
         "bomFormat": "CycloneDX",
@@ -33,6 +33,21 @@ def bill_of_materials(card: ModelCard) -> Document:
         "components": parts,
         "dependencies": [{"ref": reference, "dependsOn": [part["bom-ref"] for part in parts]}],
     }
+
+
+def _stages(card: ModelCard) -> list[Document]:
+    """The versions that an ensemble is made of, each once."""
+    by_key = {stage.key: stage for stage in card.stages}
+    return [
+        {
+            "type": "machine-learning-model",
+            "bom-ref": key,
+            "name": stage.model,
+            "version": stage.version,
+            "hashes": [{"alg": "SHA-256", "content": stage.digest}],
+        }
+        for key, stage in by_key.items()
+    ]
 
 
 def _component(card: ModelCard, reference: str) -> Document:

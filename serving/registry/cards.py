@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from serving.core.models import Stage
 from serving.core.tensors import TensorSpecification
 from serving.registry.entities import (
     Dataset,
@@ -39,6 +40,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """All that the registry knows of a version, in the order in which a reader needs it.
 
     factors: the parts of the data that figures are given for. missing: sections without facts.
+    stages: of an ensemble.
     """
 
     model: str
@@ -57,6 +59,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     evaluation_data: tuple[str, ...]
     history: tuple[Change, ...]
     missing: tuple[str, ...]
+    stages: tuple[Stage, ...] = ()
 
     @property
     def overall(self) -> Iterator[Metric]:
@@ -89,6 +92,7 @@ def model_card(
         evaluation_data=_distinct(metric.data_set for metric in metrics),
         history=tuple(history),
         missing=tuple(_missing(model.facts, version)),
+        stages=version.definition.stages,
     )
 
 

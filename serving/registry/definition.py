@@ -24,12 +24,14 @@ from pydantic import (
 
 from serving.core.models import (
     BatchLimits,
+    Caching,
     Digest,
     ModelName,
     ModelVersion,
     Padding,
     Recording,
     RecordingPolicy,
+    Stage,
     Treatment,
     VersionName,
 )
@@ -37,6 +39,7 @@ from serving.core.tensors import DTYPES, MAX_RANK, TensorSpecification
 from serving.errors import ParameterInvalid
 
 MAX_BUCKETS: Final = 16
+MAX_STAGES: Final = 64
 LIMITS: Final = BatchLimits()
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -132,6 +135,24 @@ class Recorded(Part):
     retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
 
+class Cached(Part):
+    """See `core.models.Caching`. An answer is given again to whoever asks exactly the same."""
+
+    max_bytes: Annotated[int, Field(ge=4096, le=2**34)]
+    ttl_s: Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Staged(Part):
+    """A stage of an ensemble: see `core.models.Stage`. inputs, outputs: its own names of tensors to
+    those that they have in the ensemble."""
+
+    name: Name
+    model: Name
+    version: Name
+    inputs: Annotated[dict[TensorName, TensorName], Field(min_length=1)]
+    outputs: Annotated[dict[TensorName, TensorName], Field(min_length=1)]
+
+
 class Definition(Part):
     """See the module docstring. finite_inputs: refuse NaN and infinities before the model sees them.
 
@@ -144,6 +165,8 @@ class Definition(Part):
     batched: bool | None = None
     finite_inputs: bool = True
     recording: Recorded = Recorded()
+    stages: Annotated[list[Staged], Field(max_length=MAX_STAGES)] = []
+    cache: Cached | None = None
 
     @model_validator(mode="after")
     def _tensors_differ(self) -> Self:
@@ -188,6 +211,10 @@ class Definition(Part):
         for name in self.recording.fields:
             if name not in known:
                 raise ValueError(f"recording.fields: {name!r} is neither an input nor an output")
+        if self.cache is not None and self.recording.fields:
+            raise ValueError(
+                "cache: what may not be recorded as it is may not be remembered either"
+            )
         return self
 
     @property
@@ -214,8 +241,15 @@ def read_definition(values: Mapping[str, Any]) -> Definition:
         raise ParameterInvalid(f"definition: {explain(error)}") from error
 
 
-def define(definition: Definition, *, model: str, version: str, digest: str) -> ModelVersion:
-    """The version as the data plane knows it."""
+def define(
+    definition: Definition,
+    *,
+    model: str,
+    version: str,
+    digest: str,
+    stages: tuple[Stage, ...] = (),
+) -> ModelVersion:
+    """The version as the data plane knows it. stages: those of the definition (`ensembles`)."""
     batched = definition.serves_rows
     return ModelVersion(
         model=ModelName(model),
@@ -231,6 +265,8 @@ def define(definition: Definition, *, model: str, version: str, digest: str) -> 
         batched=batched,
         padding=_padding(definition.batching.padding),
         recording=_recording(definition.recording),
+        cache=_caching(definition.cache),
+        stages=stages,
     )
 
 
@@ -238,6 +274,10 @@ def _recording(recorded: Recorded) -> Recording:
     return Recording(
         recorded.policy, tuple(sorted(recorded.fields.items())), recorded.retention_days
     )
+
+
+def _caching(cached: Cached | None) -> Caching | None:
+    return None if cached is None else Caching(cached.max_bytes, cached.ttl_s)
 
 
 def _tensors(tensors: list[Tensor], *, batched: bool) -> tuple[TensorSpecification, ...]:

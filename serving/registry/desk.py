@@ -4,17 +4,25 @@ A question is one read; an order is one transaction, carried out once per idempo
 asked for is decoded here, so that a field that callers do not decide is refused by its name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
 
 from serving.core.calls import Answer, Call
-from serving.errors import FieldUnknown, NotFound, ParameterInvalid, RequestInvalid
+from serving.core.models import ModelVersion, Stage
+from serving.errors import (
+    DigestChanged,
+    FieldUnknown,
+    NotFound,
+    ParameterInvalid,
+    RequestInvalid,
+)
 from serving.registry import cards, orders, rows
 from serving.registry.bom import bill_of_materials
 from serving.registry.definition import define, read_definition
+from serving.registry.ensembles import artifact_of, digest_of, resolve
 from serving.registry.entities import (
     Alias,
     HistoryEntry,
@@ -76,6 +84,7 @@ class Shelf(Protocol):
     """Which artifacts were uploaded: `artifacts.store.ArtifactStore`."""
 
     def holds(self, digest: str) -> bool: ...
+    def put(self, pieces: Iterable[bytes], *, expected: str = "") -> str: ...
 
 
 class RegistryDesk:
@@ -190,13 +199,7 @@ class RegistryDesk:
 
     def _register_version(self, connection: Connection, call: Call) -> RegisteredVersion:
         order = decoded(call, orders.VersionOrder)
-        orders.check_digest(order.digest)
-        definition = define(
-            read_definition(order.definition),
-            model=call.arguments["model"],
-            version=order.version,
-            digest=order.digest,
-        )
+        definition = self._defined(connection, call, order)
         version = self._registry.register_version(
             connection,
             definition,
@@ -204,9 +207,36 @@ class RegistryDesk:
             description=order.description,
             lineage=order.lineage,
         )
-        if not self._shelf.holds(order.digest):
+        if version.definition.stages and not self._shelf.holds(version.digest):
+            content = artifact_of(version.definition.stages)
+            self._shelf.put((content,), expected=version.digest)
+        if not self._shelf.holds(version.digest):
             raise NotFound("no artifact with this digest was uploaded; nothing was registered")
         return version
+
+    def _defined(
+        self, connection: Connection, call: Call, order: orders.VersionOrder
+    ) -> ModelVersion:
+        """As ordered; the digest of an ensemble follows from its stages.
+
+        Raises ParameterInvalid, DigestChanged.
+        """
+        definition, model = read_definition(order.definition), call.arguments["model"]
+        stages: tuple[Stage, ...] = ()
+        digest = order.digest
+        if definition.stages:
+            orders.check_name(order.version, "version")
+            stages = resolve(
+                definition,
+                lambda *key: self._registry.stage(connection, *key, actor=call.actor),
+                model=model,
+                version=order.version,
+            )
+            digest = digest_of(stages)
+            if order.digest not in ("", digest):
+                raise DigestChanged(f"the stages have the digest {digest}, not {order.digest[:64]}")
+        orders.check_digest(digest)
+        return define(definition, model=model, version=order.version, digest=digest, stages=stages)
 
     def _change_state(self, connection: Connection, call: Call) -> RegisteredVersion:
         return self._registry.change_state(

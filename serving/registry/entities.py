@@ -11,6 +11,7 @@ import msgspec
 
 from serving.core.models import ModelVersion
 from serving.registry.lifecycle import State
+from serving.registry.shares import Shares
 
 
 class RiskTier(StrEnum):
@@ -40,6 +41,8 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     contacts: whom to ask. tags: names and values to find it by. licence, source, task: as a model
     card has them. limitations, ethical_considerations: what a reader of the card must know.
+    comparison: how candidates are compared with the version that answers, as
+    `monitoring.specification` has it; empty: each output by its declaration.
     """
 
     owner: str
@@ -57,6 +60,7 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     prohibited_uses: tuple[str, ...] = ()
     limitations: tuple[str, ...] = ()
     ethical_considerations: tuple[str, ...] = ()
+    comparison: dict[str, Any] = {}
 
 
 class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,12 +167,10 @@ class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     num_gpus: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
-class Traffic(msgspec.Struct, frozen=True, kw_only=True):
-    """Which version of a model answers, and which get a copy. stable: empty for none."""
+class Traffic(Shares, frozen=True, kw_only=True):
+    """Who answers for a model, and who gets copies: see `Shares`."""
 
     model: str
-    stable: str = ""
-    shadows: tuple[str, ...] = ()
     scale: Scale = Scale()
     updated_ns: int = 0
     updated_by: str = ""

@@ -13,18 +13,26 @@ be a path, a URL segment, a metric label and a Ray application without quoting.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from serving.core.models import ModelVersion
-from serving.errors import ArtifactInvalid, ArtifactMissing, SpecificationInvalid
+from serving.errors import (
+    ArtifactInvalid,
+    ArtifactMissing,
+    ParameterInvalid,
+    SpecificationInvalid,
+)
+from serving.registry.definition import define
+from serving.registry.ensembles import artifact_of, digest_of, resolve
 from serving.registry.entities import Lineage, ModelFacts
 from serving.registry.specification import (
     FILE_NAME,
     Specification,
     Version,
+    definition_of,
     facts_of,
     lineage_of,
     model_version,
@@ -34,10 +42,15 @@ from serving.registry.specification import (
 DEFAULT_MODELS_DIR: Final = Path(__file__).resolve().parents[2] / "models"
 """What `settings.models_dir = None` means: `models/` beside the package."""
 
+PIECE_BYTES: Final = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """One version with its verified artifact, and what people want to know about it."""
+    """One version with its verified artifact, and what people want to know about it.
+
+    artifact: of an ensemble its `model.yaml`; the artifact itself follows from the stages (`content`).
+    """
 
     version: ModelVersion
     artifact: Path
@@ -50,6 +63,15 @@ class CatalogueEntry:
     provenance: str
     facts: ModelFacts
     lineage: Lineage
+
+    def content(self) -> Iterator[bytes]:
+        """The bytes of the artifact, piece by piece."""
+        if self.version.stages:
+            yield artifact_of(self.version.stages)
+            return
+        with self.artifact.open("rb") as content:
+            while piece := content.read(PIECE_BYTES):
+                yield piece
 
 
 class Catalogue:
@@ -66,6 +88,11 @@ class Catalogue:
         """Names in the order of the specification. Raises SpecificationInvalid for no such model."""
         return tuple(version.version for version in self._specification(model).versions)
 
+    def is_ensemble(self, model: str) -> bool:
+        """Whether any version is made of stages. Raises SpecificationInvalid for no such model."""
+        specification = self._specification(model)
+        return any(each.stages or specification.stages for each in specification.versions)
+
     def entry(self, model: str, version: str) -> CatalogueEntry:
         """The version, its artifact verified.
 
@@ -73,24 +100,69 @@ class Catalogue:
         file is not on this machine, ArtifactInvalid when it is not the declared one.
         """
         specification = self._specification(model)
-        found = [each for each in specification.versions if each.version == version]
-        if not found:
-            known = ", ".join(self.versions(model))
-            raise SpecificationInvalid(f"{model} has no version {version!r}; it has: {known}")
-        artifact = _verified(self._models_dir / model, specification, found[0])
+        found = self._found(specification, version)
+        known = model_version(specification, found)
+        artifact = self._models_dir / model / FILE_NAME
+        if known.stages:
+            known = self._ensemble(specification, found)
+        else:
+            artifact = _verified(self._models_dir / model, specification, found)
         return CatalogueEntry(
-            version=model_version(specification, found[0]),
+            version=known,
             artifact=artifact,
             owner=specification.owner,
             description=specification.description,
             task=specification.task,
             licence=specification.licence,
             source=specification.source,
-            version_description=found[0].description,
-            provenance=found[0].provenance,
+            version_description=found.description,
+            provenance=found.provenance,
             facts=facts_of(specification),
-            lineage=lineage_of(found[0]),
+            lineage=lineage_of(found),
         )
+
+    def _found(self, specification: Specification, version: str) -> Version:
+        found = [each for each in specification.versions if each.version == version]
+        if not found:
+            known = ", ".join(each.version for each in specification.versions)
+            raise SpecificationInvalid(
+                f"{specification.model} has no version {version!r}; it has: {known}"
+            )
+        return found[0]
+
+    def _ensemble(self, specification: Specification, version: Version) -> ModelVersion:
+        """Its stages checked, and the artifact of each of them verified."""
+        named = f"{specification.model}@{version.version}"
+        definition = definition_of(specification, version)
+        try:
+            stages = resolve(
+                definition, self._stage, model=specification.model, version=version.version
+            )
+        except ParameterInvalid as error:
+            raise SpecificationInvalid(f"{named}: {error.message}") from error
+        for stage in stages:
+            self.entry(stage.model, stage.version)
+        digest = digest_of(stages)
+        if version.sha256 not in ("", digest):
+            raise ArtifactInvalid(
+                f"{named}: its stages have the SHA-256 {digest}; {FILE_NAME} declares "
+                f"{version.sha256}"
+            )
+        return define(
+            definition,
+            model=specification.model,
+            version=version.version,
+            digest=digest,
+            stages=stages,
+        )
+
+    def _stage(self, model: str, version: str) -> ModelVersion | None:
+        specification = self._specifications.get(model)
+        versions = specification.versions if specification is not None else []
+        for each in versions:
+            if specification is not None and each.version == version:
+                return model_version(specification, each)
+        return None
 
     def _specification(self, model: str) -> Specification:
         if model not in self._specifications:

@@ -9,7 +9,7 @@ from serving.audit.events import Event, EventName
 from serving.audit.log import AuditLog
 from serving.core.actors import Actor
 from serving.core.clock import Clock
-from serving.registry.entities import RegisteredModel, RegisteredVersion
+from serving.registry.entities import ModelFacts, RegisteredModel, RegisteredVersion
 from serving.registry.lifecycle import Transition
 
 
@@ -34,12 +34,18 @@ class Guard(Protocol):
         The demands REASON and NO_TRAFFIC were looked after already.
         """
 
+    def check_facts(self, facts: ModelFacts) -> None:
+        """Passes facts whose rules can be followed. Raises ParameterInvalid."""
+
 
 class Unguarded:
     """A guard that asks for nothing: for tests of the registry alone."""
 
     def check(self, connection: Connection, claim: Claim) -> None:
         del connection, claim
+
+    def check_facts(self, facts: ModelFacts) -> None:
+        del facts
 
 
 @dataclass(frozen=True, slots=True)

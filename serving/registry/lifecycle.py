@@ -10,8 +10,9 @@ what may follow. A step that is not in the table is `TransitionRefused`, whoever
     registered … approved, shadow, canary ─reject▶ rejected ─retire▶ retired
 
 `revoke` takes back an approval that was withdrawn or has run out, from wherever it had led.
-`stand_down` takes a version's traffic away and leaves it approved, ready to come back: a roll-back is
-its `promote`. `reinstate` ends a deprecation. What a tier of risk makes of a demand (how many
+`stand_down` takes a version's traffic away and leaves it approved, ready to come back. `restore` is
+that coming back: of a version that has answered before, by a roll-back, which waits for no verdict.
+`reinstate` ends a deprecation. What a tier of risk makes of a demand (how many
 approvals, whether a shadow verdict is needed) is decided by the policies of `governance`.
 """
 
@@ -45,6 +46,7 @@ class Step(StrEnum):
     SHADOW = "shadow"
     CANARY = "canary"
     PROMOTE = "promote"
+    RESTORE = "restore"
     STAND_DOWN = "stand_down"
     DEPRECATE = "deprecate"
     REINSTATE = "reinstate"
@@ -87,6 +89,7 @@ _RETIRE: Final = {
     Step.RETIRE: (State.RETIRED, (Demand.REASON, Demand.NO_TRAFFIC, Demand.RETIREMENT))
 }
 _PROMOTE: Final = {Step.PROMOTE: (State.STABLE, (Demand.APPROVALS, Demand.VERDICT))}
+_RESTORE: Final = {Step.RESTORE: (State.STABLE, (Demand.APPROVALS,))}
 _SHADOW: Final = {Step.SHADOW: (State.SHADOW, (Demand.APPROVALS,))}
 _STAND_DOWN: Final = {Step.STAND_DOWN: (State.APPROVED, ())}
 _ADMITTED: Final = {**_REVOKE, **_DEPRECATE}
@@ -97,15 +100,23 @@ TABLE: Final[Mapping[State, _Row]] = {
         Step.APPROVE: (State.APPROVED, (Demand.VALIDATION, Demand.APPROVALS)),
         **_REJECT,
     },
-    State.APPROVED: {**_SHADOW, **_PROMOTE, **_REJECT, **_ADMITTED},
+    State.APPROVED: {**_SHADOW, **_PROMOTE, **_RESTORE, **_REJECT, **_ADMITTED},
     State.SHADOW: {
         Step.CANARY: (State.CANARY, (Demand.APPROVALS, Demand.VERDICT)),
         **_PROMOTE,
+        **_RESTORE,
         **_STAND_DOWN,
         **_REJECT,
         **_ADMITTED,
     },
-    State.CANARY: {**_SHADOW, **_PROMOTE, **_STAND_DOWN, **_REJECT, **_ADMITTED},
+    State.CANARY: {
+        **_SHADOW,
+        **_PROMOTE,
+        **_RESTORE,
+        **_STAND_DOWN,
+        **_REJECT,
+        **_ADMITTED,
+    },
     State.STABLE: {**_SHADOW, **_STAND_DOWN, **_ADMITTED},
     State.DEPRECATED: {
         Step.REINSTATE: (State.APPROVED, (Demand.REASON, Demand.APPROVALS)),
@@ -120,7 +131,9 @@ TABLE: Final[Mapping[State, _Row]] = {
 SERVING: Final = frozenset({State.SHADOW, State.CANARY, State.STABLE})
 """States that say: it gets traffic. A deprecated version may get some too, until its sunset."""
 
-TRAFFIC_STEPS: Final = frozenset({Step.SHADOW, Step.CANARY, Step.PROMOTE, Step.STAND_DOWN})
+TRAFFIC_STEPS: Final = frozenset(
+    {Step.SHADOW, Step.CANARY, Step.PROMOTE, Step.RESTORE, Step.STAND_DOWN}
+)
 """Steps that traffic takes: they are made by changing it, never by asking for the state."""
 
 

@@ -27,6 +27,7 @@ from serving.registry.lifecycle import (
     step,
 )
 from serving.registry.orders import StateOrder, TrafficOrder
+from serving.registry.shares import Shares, check_shares
 
 EVENTS: Final[Mapping[Step, EventName]] = {
     Step.VALIDATE: EventName.VERSION_VALIDATED,
@@ -34,6 +35,7 @@ EVENTS: Final[Mapping[Step, EventName]] = {
     Step.SHADOW: EventName.VERSION_SHADOWED,
     Step.CANARY: EventName.VERSION_CANARIED,
     Step.PROMOTE: EventName.VERSION_PROMOTED,
+    Step.RESTORE: EventName.VERSION_RESTORED,
     Step.STAND_DOWN: EventName.VERSION_STOOD_DOWN,
     Step.DEPRECATE: EventName.VERSION_DEPRECATED,
     Step.REINSTATE: EventName.VERSION_REINSTATED,
@@ -59,43 +61,36 @@ class Movement:
 
     def take(self, version: RegisteredVersion, order: StateOrder) -> RegisteredVersion:
         """One step. Raises TransitionRefused, ParameterInvalid."""
-        if order.step in TRAFFIC_STEPS - {Step.CANARY}:
+        if order.step in TRAFFIC_STEPS:
             raise TransitionRefused(f"{order.step}: change the model's traffic instead")
         return self._move(version, order)
 
-    def route(self, order: TrafficOrder, if_revision: int) -> Traffic:
-        """Raises RevisionStale, TransitionRefused, ParameterInvalid."""
+    def route(self, order: TrafficOrder, if_revision: int, *, restoring: bool = False) -> Traffic:
+        """restoring: the stable version of the order has answered before. Raises RevisionStale,
+        TransitionRefused, ParameterInvalid."""
         before = rows.traffic_of(self._connection, self._model.name)
         if before.revision != if_revision:
             raise RevisionStale(
                 f"the traffic of {self._model.name} has revision {before.revision}, not "
                 f"{if_revision}: look again, then name the one that you saw (If-Match)"
             )
-        wanted = [order.stable] if order.stable else []
-        wanted += order.shadows
-        if len(set(wanted)) != len(wanted) or (order.shadows and not order.stable):
-            raise ParameterInvalid("shadows must differ from each other and from a stable version")
+        check_shares(order)
         known = {
             each.version: each for each in rows.versions_of(self._connection, self._model.name)
         }
-        for name in wanted:
+        for name in (*order.versions, *(each.version for each in order.warm)):
             if name not in known:
                 raise ParameterInvalid(f"{self._model.name} has no version {name!r}")
-        for name, version in known.items():
-            if name not in wanted and version.state in SERVING:
-                self._move(version, StateOrder(step=Step.STAND_DOWN, reason=order.reason))
-        if order.stable and not _answers(known[order.stable], before):
-            self._move(known[order.stable], StateOrder(step=Step.PROMOTE, reason=order.reason))
-        for name in order.shadows:
-            if known[name].state not in (State.SHADOW, State.CANARY):
-                self._move(known[name], StateOrder(step=Step.SHADOW, reason=order.reason))
-        wanted_row = msgspec.structs.replace(
-            before,
-            stable=order.stable,
-            shadows=order.shadows,
-            scale=order.scale or before.scale,
-        )
-        return self._write(before, wanted_row, reason=order.reason)
+        for version in known.values():
+            now = version
+            for needed in _steps(version, order, before):
+                back = restoring and needed is Step.PROMOTE
+                taken = Step.RESTORE if back else needed
+                now = self._move(now, StateOrder(step=taken, reason=order.reason))
+        shares = {name: getattr(order, name) for name in Shares.__struct_fields__}
+        shares["warm"] = tuple(each for each in order.warm if each.version not in order.versions)
+        wanted = msgspec.structs.replace(before, **shares, scale=order.scale or before.scale)
+        return self._write(before, wanted, reason=order.reason)
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -142,8 +137,14 @@ class Movement:
         if Demand.REASON in transition.demands and not order.reason.strip():
             raise ParameterInvalid(f"to {order.step} a version takes a reason")
         if Demand.NO_TRAFFIC in transition.demands and not order.override:
+            user = self._serving_ensemble(version)
+            if user:
+                raise TransitionRefused(
+                    f"{version.key} is a stage of {user}, which gets traffic: take that away first, "
+                    "or override with a reason"
+                )
             now = rows.traffic_of(self._connection, version.model)
-            if version.version in (now.stable, *now.shadows):
+            if version.version in now.versions:
                 raise TransitionRefused(
                     f"{version.key} still gets traffic: take it away first, or override with a reason"
                 )
@@ -157,6 +158,16 @@ class Movement:
         )
         self._journal.guard.check(self._connection, claim)
 
+    def _serving_ensemble(self, version: RegisteredVersion) -> str:
+        """An ensemble with traffic that has the version as a stage; empty when there is none."""
+        for traffic in rows.all_traffic(self._connection):
+            for name in traffic.versions:
+                found = rows.find_version(self._connection, traffic.model, name)
+                stages = () if found is None else found.definition.stages
+                if any(stage.key == version.key for stage in stages):
+                    return f"{traffic.model}@{name}"
+        return ""
+
     def _successor(self, version: RegisteredVersion, order: StateOrder) -> str:
         """`version` or `model@version`, which must be there."""
         if not order.successor:
@@ -169,12 +180,15 @@ class Movement:
 
     def _take_traffic(self, version: RegisteredVersion, order: StateOrder) -> None:
         now = rows.traffic_of(self._connection, version.model)
-        if version.version not in (now.stable, *now.shadows):
+        name = version.version
+        if name not in (*now.versions, *(each.version for each in now.warm)):
             return
         left = msgspec.structs.replace(
             now,
-            stable="" if now.stable == version.version else now.stable,
-            shadows=tuple(each for each in now.shadows if each != version.version),
+            stable="" if now.stable == name else now.stable,
+            shadows=tuple(each for each in now.shadows if each.version != name),
+            arms=tuple(each for each in now.arms if each.version != name),
+            warm=tuple(each for each in now.warm if each.version != name),
         )
         self._write(now, left, reason=order.reason)
 
@@ -195,7 +209,42 @@ class Movement:
             after=after,
             reason=reason,
         )
+        self._tell_experiment(before, after, reason=reason)
         return after
+
+    def _tell_experiment(self, before: Traffic, after: Traffic, *, reason: str) -> None:
+        """An event of its own, however it came about that an experiment began or ended."""
+        if before.experiment == after.experiment:
+            return
+        for traffic, name in (
+            (before, EventName.EXPERIMENT_ENDED),
+            (after, EventName.EXPERIMENT_STARTED),
+        ):
+            if traffic.experiment:
+                said = ("experiment", "stable", "sticky")
+                told = {each: getattr(traffic, each) for each in said}
+                self._journal.record(
+                    self._connection,
+                    self._actor,
+                    name=name,
+                    about=f"model:{after.model}",
+                    after={**told, "arms": traffic.arms},
+                    reason=reason,
+                )
+
+
+def _steps(version: RegisteredVersion, order: TrafficOrder, before: Traffic) -> tuple[Step, ...]:
+    """What it takes for the version to get what the order gives it, and no more than that."""
+    name, state = version.version, version.state
+    if name == order.stable:
+        return () if _answers(version, before) else (Step.PROMOTE,)
+    if name in {arm.version for arm in order.arms}:
+        if state is State.CANARY:
+            return ()
+        return (Step.CANARY,) if state is State.SHADOW else (Step.SHADOW, Step.CANARY)
+    if name in {shadow.version for shadow in order.shadows}:
+        return () if state is State.SHADOW else (Step.SHADOW,)
+    return (Step.STAND_DOWN,) if state in SERVING else ()
 
 
 def _answers(version: RegisteredVersion, now: Traffic) -> bool:

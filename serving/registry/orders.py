@@ -9,6 +9,7 @@ import msgspec
 from serving.errors import ParameterInvalid, RevisionStale
 from serving.registry.entities import Lineage, ModelFacts, RiskTier, Scale
 from serving.registry.lifecycle import State, Step
+from serving.registry.shares import Shares
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -28,12 +29,13 @@ class ModelOrder(Order, frozen=True):
 
 
 class VersionOrder(Order, frozen=True):
-    """A new version. digest: SHA-256 of an artifact that was uploaded. definition: inputs, outputs,
+    """A new version. digest: SHA-256 of an artifact that was uploaded; an ensemble needs none, it has
+    the digest of its stages. definition: inputs, outputs,
     batching and recording, as in `model.yaml`; empty: as the artifact declares them."""
 
     version: str
-    digest: str
     definition: dict[str, Any]
+    digest: str = ""
     description: str = ""
     lineage: Lineage = Lineage()
 
@@ -55,11 +57,10 @@ class AliasOrder(Order, frozen=True):
     version: str
 
 
-class TrafficOrder(Order, frozen=True):
-    """Who answers, and who gets a copy. stable: empty takes all traffic away. scale: None leaves it."""
+class TrafficOrder(Shares, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who answers, and who gets copies: see `Shares`. stable: empty takes all traffic away.
+    scale: None leaves it."""
 
-    stable: str = ""
-    shadows: tuple[str, ...] = ()
     scale: Scale | None = None
     reason: str = ""
 

@@ -28,6 +28,7 @@ from serving.errors import (
 )
 from serving.registry import rows
 from serving.registry.aliases import Aliases
+from serving.registry.ensembles import trouble_with
 from serving.registry.entities import (
     Alias,
     HistoryEntry,
@@ -83,6 +84,7 @@ class Registry:
         """
         check_name(order.name, "model")
         check_facts(order.facts)
+        self._journal.guard.check_facts(order.facts)
         tenant = actor.tenant if tenant is None else tenant
         if not actor.may(Action.REGISTER, order.name, tenant):
             raise Forbidden("this credential may not register a model of this name")
@@ -119,6 +121,7 @@ class Registry:
     ) -> RegisteredModel:
         """All facts of a model anew. Raises ModelNotFound, Forbidden, RevisionStale."""
         check_facts(facts)
+        self._journal.guard.check_facts(facts)
         before = self._model(connection, name, actor, Action.REGISTER)
         check_revision(before.revision, if_revision)
         after = msgspec.structs.replace(
@@ -185,17 +188,8 @@ class Registry:
         check_name(definition.version, "version")
         check_digest(definition.digest)
         model = self._model(connection, definition.model, actor, Action.REGISTER)
-        known = rows.find_version(connection, model.name, definition.version)
-        if known is not None and known.digest != definition.digest:
-            raise DigestChanged(
-                f"{known.key} has another artifact; a version never changes: register a new one"
-            )
-        if known is not None:
-            raise AlreadyThere(f"{known.key} is there already")
-        if lineage.parent and rows.find_version(connection, model.name, lineage.parent) is None:
-            raise ParameterInvalid(
-                f"{model.name} has no version {lineage.parent!r} to descend from"
-            )
+        self._check_stages(connection, definition, actor)
+        _check_is_new(connection, definition, lineage)
         now_ns = self._journal.now_ns()
         version = RegisteredVersion(
             model=model.name,
@@ -269,6 +263,16 @@ class Registry:
             raise NotFound(f"{model} has no version or alias {version[:64]!r}")
         return found
 
+    def stage(
+        self, connection: Connection, model: str, version: str, *, actor: Actor
+    ) -> ModelVersion | None:
+        """What an ensemble may be made of: None for what is not there, or not for this actor."""
+        owner = rows.find_model(connection, model)
+        if owner is None or not actor.may(SEE, model, owner.tenant):
+            return None
+        found = rows.find_version(connection, model, version)
+        return None if found is None else found.definition
+
     def versions(
         self, connection: Connection, model: str, *, actor: Actor
     ) -> tuple[RegisteredVersion, ...]:
@@ -335,16 +339,27 @@ class Registry:
         order: TrafficOrder,
         actor: Actor,
         if_revision: int,
+        restoring: bool = False,
     ) -> Traffic:
         """Promotes, shadows and stands down what that takes. if_revision: of the traffic that was
-        seen, 0 where there was none.
+        seen, 0 where there was none. restoring: a roll-back to a version that has answered before.
 
         Raises ModelNotFound, Forbidden, RevisionStale, TransitionRefused, ParameterInvalid.
         """
         found = self._model(connection, model, actor, Action.OPERATE)
-        return self._movement(connection, found, actor).route(order, if_revision)
+        return self._movement(connection, found, actor).route(
+            order, if_revision, restoring=restoring
+        )
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _check_stages(self, connection: Connection, definition: ModelVersion, actor: Actor) -> None:
+        """Of an ensemble: each is there, and the actor may look at it. Raises ParameterInvalid."""
+        if not definition.stages:
+            return
+        trouble = trouble_with(definition, lambda *key: self.stage(connection, *key, actor=actor))
+        if trouble:
+            raise ParameterInvalid(trouble)
 
     def _movement(self, connection: Connection, model: RegisteredModel, actor: Actor) -> Movement:
         return Movement(self._journal, connection, model=model, actor=actor)
@@ -359,3 +374,18 @@ class Registry:
         if action is not SEE and not actor.may(action, name, model.tenant):
             raise Forbidden(f"this credential may not {action} this model")
         return model
+
+
+def _check_is_new(connection: Connection, definition: ModelVersion, lineage: Lineage) -> None:
+    """Raises DigestChanged, AlreadyThere, or ParameterInvalid for a parent that is not there."""
+    known = rows.find_version(connection, definition.model, definition.version)
+    if known is not None and known.digest != definition.digest:
+        raise DigestChanged(
+            f"{known.key} has another artifact; a version never changes: register a new one"
+        )
+    if known is not None:
+        raise AlreadyThere(f"{known.key} is there already")
+    if lineage.parent and rows.find_version(connection, definition.model, lineage.parent) is None:
+        raise ParameterInvalid(
+            f"{definition.model} has no version {lineage.parent!r} to descend from"
+        )

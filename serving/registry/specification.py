@@ -14,14 +14,17 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from serving.core.models import ModelVersion
 from serving.errors import SpecificationInvalid
 from serving.registry.definition import (
+    MAX_STAGES,
     Definition,
     Name,
     Part,
+    Staged,
     Text,
     check_distinct,
     define,
     explain,
 )
+from serving.registry.ensembles import declared
 from serving.registry.entities import Dataset, Lineage, Metric, ModelFacts, RiskTier
 
 FILE_NAME: Final = "model.yaml"
@@ -29,11 +32,16 @@ MAX_SPECIFICATION_BYTES: Final = 256 * 1024
 
 
 class Version(Part):
-    """One immutable version. file: relative to the model's folder. The rest is its lineage."""
+    """One immutable version. file: relative to the model's folder. The rest is its lineage.
+
+    An ensemble has no file: its `stages` are those of the model unless the version has its own, and
+    its digest follows from them (a `sha256` pins it).
+    """
 
     version: Name
-    file: Text
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    file: str = ""
+    sha256: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
+    stages: Annotated[list[Staged], Field(default_factory=list, max_length=MAX_STAGES)]
     description: Text
     provenance: Text
     training_manifest: str = ""
@@ -67,12 +75,23 @@ class Specification(Definition):
     prohibited_uses: Annotated[list[Text], Field(default_factory=list)]
     limitations: Annotated[list[Text], Field(default_factory=list)]
     ethical_considerations: Annotated[list[Text], Field(default_factory=list)]
+    comparison: Annotated[dict[str, Any], Field(default_factory=dict)]
     obtain: Text | None = None
     versions: Annotated[list[Version], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _versions_differ(self) -> Self:
         check_distinct("versions", [version.version for version in self.versions])
+        return self
+
+    @model_validator(mode="after")
+    def _each_is_something(self) -> Self:
+        for each in self.versions:
+            is_ensemble = bool(each.stages or self.stages)
+            if is_ensemble and each.file:
+                raise ValueError(f"versions.{each.version}: an ensemble has stages and no file")
+            if not is_ensemble and not (each.file and each.sha256):
+                raise ValueError(f"versions.{each.version}: give a file and its sha256, or stages")
         return self
 
     @model_validator(mode="after")
@@ -99,13 +118,22 @@ def read_specification(file: Path) -> Specification:
 
 
 def model_version(specification: Specification, version: Version) -> ModelVersion:
-    """The version as the data plane knows it."""
+    """The version as the data plane knows it; of an ensemble, with digests still to be found."""
+    definition = definition_of(specification, version)
     return define(
-        specification,
+        definition,
         model=specification.model,
         version=version.version,
         digest=version.sha256,
+        stages=declared(definition),
     )
+
+
+def definition_of(specification: Specification, version: Version) -> Definition:
+    """What the version takes and answers, and its stages, if it has any."""
+    if not version.stages:
+        return specification
+    return specification.model_copy(update={"stages": version.stages})
 
 
 def facts_of(specification: Specification) -> ModelFacts:
@@ -127,6 +155,7 @@ def facts_of(specification: Specification) -> ModelFacts:
         prohibited_uses=tuple(said.prohibited_uses),
         limitations=tuple(said.limitations),
         ethical_considerations=tuple(said.ethical_considerations),
+        comparison=said.comparison,
     )
 
 

@@ -1,29 +1,31 @@
-"""Every metric family that the product exports, in one table, and the objects that fill it.
+"""The metric families that the product exports, and the objects that fill those of a gateway worker.
+
+Those of replicas are in `replicas`, of the ledger process in `ledger_families`, of comparisons in
+`comparison_families`.
 
 A new metric is a definition here, its call site, and a row in README (a test demands it). Per-request
 work is on `VersionMetrics`, whose members are plain counters and histograms; everything that some
 object already counts is read from it at scrape time with `MetricFamilies.read`.
 
-All families of a model version carry its role, `primary` or `shadow`, so that a candidate's copies
-never blur the figures of what callers were told. No caller, subject or request is ever a label.
+All families of a model version carry its role, `primary`, `shadow` or `chosen` (by the caller), so that
+neither a candidate's copies nor a tester's calls blur the figures of what callers were told. No caller, subject or request is ever a label.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from collections.abc import Collection, Mapping
+from typing import Final, Literal, get_args
 
 from serving.core.predictions import Fate
-from serving.core.traffic import ReplicaEndpoint
+from serving.core.reports import LATENCY_BOUNDS_S
 from serving.telemetry.executions import Executions
 from serving.telemetry.metrics import Counter, Definition, Histogram, Labels, MetricFamilies
 
-Role = Literal["primary", "shadow"]
+Role = Literal["primary", "shadow", "chosen"]
+
+Reason = Literal["room", "pressed", "budget"]
+"""Why a copy is not made: the candidate has enough to do, callers need the worker, it costs enough."""
 
 VERSION: Final = ("model", "version", "role")
-REPLICA: Final = ("model", "version", "replica")
-SECONDS: Final = (
-    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
+SECONDS: Final = LATENCY_BOUNDS_S
 COMMIT_SECONDS: Final = (0.0001, *SECONDS)
 LABEL_SECONDS: Final = (
     1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0,
@@ -59,8 +61,52 @@ EXECUTED_AFTER_DEADLINE = Definition(
     "Rows that a replica began to run although their deadline had passed.",
     VERSION,
 )
+SHADOW_COPIES = Definition(
+    "serving_shadow_copies_total", "Copies made for a candidate.", ("model", "version")
+)
 SHADOW_DROPPED = Definition(
-    "serving_shadow_dropped_total", "Copies for a candidate that were not made.", VERSION
+    "serving_shadow_dropped_total",
+    "Copies for a candidate that were not made, by why: room, pressed, budget.",
+    (*VERSION, "reason"),
+)
+SHADOW_COST = Definition(
+    "serving_shadow_cost_ratio",
+    "Model time of a candidate's copies as a share of the stable version's, over about a minute.",
+    ("model", "version"),
+)
+MODEL_ROWS = Definition("serving_model_rows_total", "Rows of answered requests.", VERSION)
+MODEL_SECONDS = Definition(
+    "serving_model_seconds_total",
+    "Model time of answered requests; a batch's is shared out by rows.",
+    VERSION,
+)
+TRAFFIC_WEIGHT = Definition(
+    "serving_traffic_weight_ratio",
+    "Share of a model's requests that a version is to answer.",
+    ("model", "version"),
+)
+DIVERTED = Definition(
+    "serving_diverted_total",
+    "Requests of a canary's share that the stable version got: it had no replica.",
+    ("model", "version"),
+)
+CACHE_HITS = Definition(
+    "serving_cache_hits_total",
+    "Requests answered from the response cache of their version.",
+    ("model", "version"),
+)
+CACHE_MISSES = Definition(
+    "serving_cache_misses_total",
+    "Requests looked for in the response cache, not found, and run.",
+    ("model", "version"),
+)
+CACHE_EVICTIONS = Definition(
+    "serving_cache_evictions_total",
+    "Answers dropped before their time because the response cache was full.",
+    ("model", "version"),
+)
+CACHE_BYTES = Definition(
+    "serving_cache_bytes", "What the response cache of a version holds.", ("model", "version")
 )
 QUEUED_ROWS = Definition("serving_queued_rows", "Rows waiting for a frame.", ("model", "version"))
 QUEUE_OLDEST = Definition(
@@ -112,6 +158,25 @@ SPILLED_BYTES = Definition(
 SPILLED_RECORDS = Definition(
     "serving_log_spilled_records_total", "Records that the spill took because the log refused."
 )
+ROLLOUT_WEIGHT = Definition(
+    "serving_rollout_weight_ratio",
+    "Share of the requests that a candidate answers, as gateways were told, while its rollout is "
+    "under way.",
+    ("model", "candidate"),
+)
+ROLLOUT_STATE = Definition(
+    "serving_rollout_state_info",
+    "1 for the state of each rollout that is under way, or completed with the old version still warm.",
+    ("model", "candidate", "state"),
+)
+ROLLOUT_ROLLBACKS = Definition(
+    "serving_rollout_rollbacks_total",
+    "Automatic rollbacks, by the gate that broke.",
+    ("model", "gate"),
+)
+ROLLOUT_UNRECORDED = Definition(
+    "serving_rollout_unrecorded_events", "Rollbacks in force that the registry does not know yet."
+)
 LOG_COMMIT = Definition(
     "serving_log_commit_seconds", "One group commit of the prediction log.", (), COMMIT_SECONDS
 )
@@ -127,6 +192,11 @@ QUOTA_NODES = Definition(
 )
 TOKEN_REFUSALS = Definition(
     "serving_token_refusals_total", "Refused credentials by reason.", ("reason",)
+)
+REFUSALS_HELD = Definition(
+    "serving_refusals_held_total",
+    "Answers to refused credentials that were held back, as their source had too many.",
+    ("port",),
 )
 ISSUER_KEYS_AGE = Definition(
     "serving_issuer_keys_age_seconds",
@@ -162,34 +232,6 @@ SPANS = Definition(
     "serving_spans_total", "Spans by outcome: exported, failed, dropped.", ("outcome",)
 )
 
-REPLICA_BUSY = Definition(
-    "serving_replica_busy_ratio", "Share of recent time in which the session ran.", REPLICA
-)
-REPLICA_QUEUED_ROWS = Definition(
-    "serving_replica_queued_rows", "Rows in a replica that wait for its session.", REPLICA
-)
-REPLICA_BATCH_ROWS = Definition(
-    "serving_replica_batch_rows", "Rows of one batch, as the session ran it.", REPLICA, ROWS
-)
-REPLICA_BATCHES = Definition("serving_replica_batches_total", "Batches run.", REPLICA)
-REPLICA_ROWS = Definition("serving_replica_rows_total", "Rows run.", REPLICA)
-REPLICA_FAILURES = Definition("serving_replica_failures_total", "Rows that failed.", REPLICA)
-REPLICA_EXPIRED = Definition(
-    "serving_replica_expired_rows_total", "Rows not run because their time had passed.", REPLICA
-)
-REPLICA_RUN_SECONDS = Definition(
-    "serving_replica_run_seconds_total", "Time spent inside the session.", REPLICA
-)
-REPLICA_BEST_BATCH = Definition(
-    "serving_replica_best_batch_rows", "Batch size learned to be the best.", REPLICA
-)
-REPLICA_QUEUE_P95 = Definition(
-    "serving_replica_queue_p95_seconds", "95th percentile of the recent wait.", REPLICA
-)
-REPLICA_INFO = Definition(
-    "serving_replica_info", "1; names the execution provider in use.", (*REPLICA, "provider")
-)
-
 CERTIFICATE_EXPIRY = Definition(
     "serving_certificate_expiry_timestamp_seconds",
     "When the certificate in use on a port ends, in seconds since 1970.",
@@ -201,46 +243,6 @@ FAILED_HANDSHAKES = Definition(
     ("port",),
 )
 
-LEDGER_RUNS = Definition(
-    "serving_ledger_job_runs_total", "Runs of a job of the ledger process.", ("job", "result")
-)
-LEDGER_SECONDS = Definition(
-    "serving_ledger_job_seconds", "How long the last run of a job took.", ("job",)
-)
-LEDGER_SUCCEEDED = Definition(
-    "serving_ledger_job_success_timestamp_seconds",
-    "When a job last ended well, in seconds since 1970; 0 for never.",
-    ("job",),
-)
-LEDGER_WAITING = Definition(
-    "serving_ledger_waiting_segments", "Sealed segments that are not in tables yet."
-)
-LEDGER_DAMAGED = Definition(
-    "serving_ledger_damaged_segments", "Segments that stay out of the tables: damaged."
-)
-LEDGER_RECORDS = Definition(
-    "serving_ledger_compacted_records_total", "Records that were moved into tables."
-)
-LEDGER_FILES = Definition("serving_ledger_files", "Table files that count.")
-LEDGER_BYTES = Definition("serving_ledger_cold_bytes", "Size of the table files that count.")
-LEDGER_DELETED = Definition(
-    "serving_ledger_deleted_total", "What retention has deleted.", ("what",)
-)
-SINK_LAG_RECORDS = Definition(
-    "serving_sink_lag_records", "Records that a sink has not taken yet.", ("sink",)
-)
-SINK_LAG_BYTES = Definition(
-    "serving_sink_lag_bytes", "Bytes of the log that a sink has not taken yet.", ("sink",)
-)
-SINK_LAG_SECONDS = Definition(
-    "serving_sink_lag_seconds",
-    "Since the oldest record that a sink has not taken arrived.",
-    ("sink",),
-)
-SINK_GIVEN_UP = Definition(
-    "serving_sink_given_up_segments", "Segments that were never shipped: too many waited."
-)
-
 PROCESS_UP = Definition("serving_process_up", "Whether a process of this instance runs.", ("name",))
 PROCESS_RESTARTS = Definition(
     "serving_process_restarts_total", "How often a process was started again.", ("name",)
@@ -248,27 +250,20 @@ PROCESS_RESTARTS = Definition(
 
 GATEWAY_FAMILIES: Final = (
     REQUESTS, REFUSALS, REQUEST_DURATION, QUEUE, BATCH_ROWS, RETRIES, DEADLINE_MISSES,
-    EXECUTED_AFTER_DEADLINE, SHADOW_DROPPED, QUEUED_ROWS, QUEUE_OLDEST, IN_FLIGHT_REQUESTS, CONNECTIONS,
+    EXECUTED_AFTER_DEADLINE, SHADOW_COPIES, SHADOW_DROPPED, SHADOW_COST, MODEL_ROWS, MODEL_SECONDS,
+    TRAFFIC_WEIGHT, DIVERTED, QUEUED_ROWS, QUEUE_OLDEST, IN_FLIGHT_REQUESTS, CONNECTIONS,
     SNAPSHOT_EPOCH, LOG_RECORDS, OUTCOMES, LOG_COMMIT, LEDGER_REQUESTS, LEDGER_OPEN, LEDGER_UNSETTLED,
     LEDGER_UNDECLARED, SPILLED_BYTES, SPILLED_RECORDS, LOG_PENDING, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES,
-    QUOTA_NODES,
-    TOKEN_REFUSALS, ACCESS_DENIALS, ACCESS_EPOCH, ISSUER_KEYS_AGE, ISSUER_KEY_FAILURES, SPANS,
+    QUOTA_NODES, CACHE_HITS, CACHE_MISSES, CACHE_EVICTIONS, CACHE_BYTES,
+    TOKEN_REFUSALS, REFUSALS_HELD, ACCESS_DENIALS, ACCESS_EPOCH, ISSUER_KEYS_AGE, ISSUER_KEY_FAILURES, SPANS,
     CERTIFICATE_EXPIRY, FAILED_HANDSHAKES,
 )  # fmt: skip
-REPLICA_FAMILIES: Final = (
-    REPLICA_BUSY, REPLICA_QUEUED_ROWS, REPLICA_BATCHES, REPLICA_ROWS, REPLICA_FAILURES,
-    REPLICA_BATCH_ROWS, REPLICA_EXPIRED, REPLICA_RUN_SECONDS, REPLICA_BEST_BATCH, REPLICA_QUEUE_P95, REPLICA_INFO,
-)  # fmt: skip
 LABEL_FAMILIES: Final = (OUTCOME_JOIN, OUTCOME_DELAY, OUTCOME_REPORTS)
-LEDGER_FAMILIES: Final = (
-    LEDGER_RUNS, LEDGER_SECONDS, LEDGER_SUCCEEDED, LEDGER_WAITING, LEDGER_DAMAGED, LEDGER_RECORDS,
-    LEDGER_FILES, LEDGER_BYTES, LEDGER_DELETED, SINK_LAG_RECORDS, SINK_LAG_BYTES, SINK_LAG_SECONDS,
-    SINK_GIVEN_UP,
-)  # fmt: skip
 EVIDENCE_FAMILIES: Final = (
     AUDIT_EVENTS, AUDIT_DAMAGED, AUDIT_CHECKPOINT_AGE,
     APPROVALS_OPEN, APPROVALS_ENDING, WEBHOOK_DELIVERIES,
 )  # fmt: skip
+ROLLOUT_FAMILIES: Final = (ROLLOUT_WEIGHT, ROLLOUT_STATE, ROLLOUT_ROLLBACKS, ROLLOUT_UNRECORDED)
 SUPERVISOR_FAMILIES: Final = (PROCESS_UP, PROCESS_RESTARTS)
 
 
@@ -277,7 +272,7 @@ class VersionMetrics:
 
     requests: by `Fate`, which is the index: `metrics.requests[fate].value += 1`; 0 is unused.
     executions: of the version in all its roles. failed_us: how long requests took that failed. Both
-    are for the statistics that clients ask for, and are not exported.
+    are for the statistics that clients ask for, and are not exported. shadow_dropped: by reason.
     """
 
     __slots__ = (
@@ -287,9 +282,12 @@ class VersionMetrics:
         "executed_after_deadline",
         "executions",
         "failed_us",
+        "model_rows",
+        "model_seconds",
         "queue",
         "requests",
         "retries",
+        "shadow_copies",
         "shadow_dropped",
     )
 
@@ -304,7 +302,15 @@ class VersionMetrics:
         self.retries: Counter = gateway.retries.child(*labels)
         self.deadline_misses: Counter = gateway.deadline_misses.child(*labels)
         self.executed_after_deadline: Counter = gateway.executed_after_deadline.child(*labels)
-        self.shadow_dropped: Counter = gateway.shadow_dropped.child(*labels)
+        self.model_rows: Counter = gateway.model_rows.child(*labels)
+        self.model_seconds: Counter = gateway.model_seconds.child(*labels)
+        self.shadow_copies = Counter()
+        self.shadow_dropped: Mapping[Reason, Counter] = {}
+        if labels[-1] == "shadow":
+            self.shadow_copies = gateway.shadow_copies.child(*labels[:2])
+            self.shadow_dropped = {
+                reason: gateway.shadow_dropped.child(*labels, reason) for reason in get_args(Reason)
+            }
 
 
 class GatewayMetrics:
@@ -325,7 +331,11 @@ class GatewayMetrics:
         self.retries = families.counter(RETRIES)
         self.deadline_misses = families.counter(DEADLINE_MISSES)
         self.executed_after_deadline = families.counter(EXECUTED_AFTER_DEADLINE)
+        self.shadow_copies = families.counter(SHADOW_COPIES)
         self.shadow_dropped = families.counter(SHADOW_DROPPED)
+        self.model_rows = families.counter(MODEL_ROWS)
+        self.model_seconds = families.counter(MODEL_SECONDS)
+        self.diverted = families.counter(DIVERTED)
         self._versions: dict[Labels, VersionMetrics] = {}
 
     def version(self, model: str, version: str, role: Role) -> VersionMetrics:
@@ -341,6 +351,10 @@ class GatewayMetrics:
     def of_version(self, model: str, version: str) -> list[VersionMetrics]:
         """What there is of a version, one for each role in which it was asked anything."""
         return [v for labels, v in self._versions.items() if labels[:2] == (model, version)]
+
+    def versions(self) -> Mapping[Labels, VersionMetrics]:
+        """By model, version and role."""
+        return self._versions
 
     def refused(self, code: str) -> None:
         """Counts a request refused with this error code."""
@@ -358,86 +372,12 @@ class GatewayMetrics:
             self.retries,
             self.deadline_misses,
             self.executed_after_deadline,
+            self.shadow_copies,
             self.shadow_dropped,
+            self.model_rows,
+            self.model_seconds,
+            self.diverted,
         ):
             counters.retain(keep)
         for histograms in (self.durations, self.queues, self.batch_rows):
             histograms.retain(keep)
-
-
-class ReplicaFigures(Protocol):
-    """What a replica reports about itself with every lease."""
-
-    @property
-    def busy_fraction(self) -> float: ...
-    @property
-    def queued_rows(self) -> int: ...
-    @property
-    def batches(self) -> int: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def failures(self) -> int: ...
-    @property
-    def expired_rows(self) -> int: ...
-    @property
-    def run_seconds(self) -> float: ...
-    @property
-    def best_batch_size(self) -> int: ...
-    @property
-    def p95_queue_ms(self) -> float: ...
-    @property
-    def batch_sizes(self) -> Mapping[int, int]:
-        """How many batches had at most so many rows and more than the next smaller bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaReport:
-    """The last figures of one live replica. provider: the execution provider of its session."""
-
-    endpoint: ReplicaEndpoint
-    figures: ReplicaFigures
-    provider: str
-
-    @property
-    def labels(self) -> Labels:
-        return (self.endpoint.model, self.endpoint.version, self.endpoint.replica)
-
-
-FIGURES: Final[tuple[tuple[Definition, Callable[[ReplicaFigures], float]], ...]] = (
-    (REPLICA_BUSY, lambda figures: figures.busy_fraction),
-    (REPLICA_QUEUED_ROWS, lambda figures: figures.queued_rows),
-    (REPLICA_BATCHES, lambda figures: figures.batches),
-    (REPLICA_ROWS, lambda figures: figures.rows),
-    (REPLICA_FAILURES, lambda figures: figures.failures),
-    (REPLICA_EXPIRED, lambda figures: figures.expired_rows),
-    (REPLICA_RUN_SECONDS, lambda figures: figures.run_seconds),
-    (REPLICA_BEST_BATCH, lambda figures: figures.best_batch_size),
-    (REPLICA_QUEUE_P95, lambda figures: figures.p95_queue_ms / 1000),
-)
-
-
-def add_replica_families(
-    families: MetricFamilies, reports: Callable[[], Iterable[ReplicaReport]]
-) -> None:
-    """Exports the live replicas, asked for at scrape time; a replica that left has no series."""
-    for definition, figure in FIGURES:
-        families.read(definition, _reader(reports, figure))
-    families.read_histograms(
-        REPLICA_BATCH_ROWS, lambda: {each.labels: _batch_rows(each.figures) for each in reports()}
-    )
-    families.read(REPLICA_INFO, lambda: {(*each.labels, each.provider): 1 for each in reports()})
-
-
-def _reader(
-    reports: Callable[[], Iterable[ReplicaReport]], figure: Callable[[ReplicaFigures], float]
-) -> Callable[[], dict[Labels, float]]:
-    return lambda: {each.labels: figure(each.figures) for each in reports()}
-
-
-def _batch_rows(figures: ReplicaFigures) -> Histogram:
-    sizes = sorted(figures.batch_sizes.items())
-    histogram = Histogram([bound for bound, _ in sizes])
-    histogram.counts = [*(count for _, count in sizes), 0]
-    histogram.total = figures.rows
-    return histogram

@@ -78,7 +78,7 @@ class RequestFacts:
     error: str = ""
     model: str = ""
     version: str = ""
-    role: Literal["primary", "shadow"] = "primary"
+    role: Literal["primary", "shadow", "chosen"] = "primary"
     fate: str = ""
     queued_ns: int = 0
     sent_ns: int = 0

@@ -32,6 +32,19 @@ def test_an_issued_token_is_accepted_as_what_it_says(
     assert expected == principal
 
 
+@pytest.mark.parametrize("tenant", ["", "acme"])
+def test_a_token_names_a_tenant_or_none(
+    issuer: LocalIssuer, settings: AccessSettings, now_s: int, tenant: str
+) -> None:
+    """The principal is a member of the tenant that was asked for, and of none otherwise."""
+    token = issuer.issue(subject="alice", roles=[Role.CALLER], tenant=tenant)
+    principal = Authenticator([issuer.trusted], settings).authenticate(
+        b"Bearer " + token.encode(), now_s
+    )
+
+    assert principal.tenant == tenant
+
+
 def test_a_token_says_all_that_the_profile_demands(issuer: LocalIssuer, now_s: int) -> None:
     """RFC 9068: typ at+jwt, a key id, and iss, aud, sub, iat, exp, jti; jti is never repeated."""
     tokens = [issuer.issue(subject="a", roles=[], ttl_s=60) for _ in range(2)]
@@ -41,7 +54,8 @@ def test_a_token_says_all_that_the_profile_demands(issuer: LocalIssuer, now_s: i
 
     assert header == {"alg": "EdDSA", "typ": "at+jwt", "kid": header["kid"]}
     assert payload["exp"] == payload["iat"] + 60 == now_s + 60
-    assert payload.keys() == {"iss", "aud", "sub", "iat", "exp", "jti", "roles", "models"}
+    ours = {"roles", "models", "tenant"}
+    assert payload.keys() == {"iss", "aud", "sub", "iat", "exp", "jti"} | ours
     assert len({jwt.decode(t, options={"verify_signature": False})["jti"] for t in tokens}) == 2
 
 
@@ -82,6 +96,13 @@ def test_a_subject_that_no_verifier_accepts_is_refused(issuer: LocalIssuer, subj
     """Empty, overlong and unprintable subjects are refused when the token is asked for."""
     with pytest.raises(SettingInvalid, match="subject"):
         issuer.issue(subject=subject, roles=[Role.CALLER])
+
+
+def test_a_tenant_that_no_verifier_accepts_is_refused(issuer: LocalIssuer) -> None:
+    """Overlong and unprintable tenants are refused when the token is asked for."""
+    for tenant in ("a" * 256, "a\nb"):
+        with pytest.raises(SettingInvalid, match="tenant"):
+            issuer.issue(subject="alice", roles=[Role.CALLER], tenant=tenant)
 
 
 def test_a_token_over_the_limit_is_not_issued(issuer: LocalIssuer) -> None:

@@ -29,6 +29,7 @@ def test_embedded_ray_has_a_head_of_its_own(directory: DataDirectory) -> None:
         ("gateway-0", "worker"),
         ("gateway-1", "worker"),
         ("ledger", "ledger"),
+        ("monitor", "monitor"),
     ]
 
 
@@ -40,6 +41,7 @@ def test_cluster_of_the_operators_needs_no_head(directory: DataDirectory) -> Non
         ("control", "control"),
         ("gateway-0", "worker"),
         ("ledger", "ledger"),
+        ("monitor", "monitor"),
     ]
 
 
@@ -51,12 +53,13 @@ def test_local_engine_never_loads_ray(directory: DataDirectory) -> None:
         ("control", "local_control"),
         ("gateway-0", "worker"),
         ("ledger", "ledger"),
+        ("monitor", "monitor"),
     ]
 
 
 def test_embedded_ray_gets_a_token_and_stays_on_loopback(directory: DataDirectory) -> None:
     """Every process that imports Ray is told to ask for the token of this directory."""
-    head, control, gateway, ledger = plan_children(Settings(), directory)
+    head, control, gateway, ledger, monitor = plan_children(Settings(), directory)
 
     assert head.environment == control.environment
     assert ("token", str(directory.ray_token_file), "0") == tuple(
@@ -68,18 +71,18 @@ def test_embedded_ray_gets_a_token_and_stays_on_loopback(directory: DataDirector
         )
     )
     assert len(directory.ray_token_file.read_text()) == 64
-    assert (gateway.environment, ledger.environment) == ({}, {})
+    assert (gateway.environment, ledger.environment, monitor.environment) == ({}, {}, {})
 
 
 def test_cluster_of_the_operators_keeps_its_own_authentication(directory: DataDirectory) -> None:
     """Nothing about tokens is set for a cluster that somebody else runs."""
-    control, _, _ = plan_children(Settings(ray=RaySettings(address="10.0.0.1:6379")), directory)
+    control, *_ = plan_children(Settings(ray=RaySettings(address="10.0.0.1:6379")), directory)
 
     assert not [name for name in control.environment if "AUTH" in name]
 
 
-def test_only_the_ledger_gets_what_nobody_else_wants(directory: DataDirectory) -> None:
+def test_ledger_and_monitor_get_what_nobody_else_wants(directory: DataDirectory) -> None:
     """What works on records after the answer has the lowest priority; nothing else does."""
     plans = plan_children(Settings(), directory)
 
-    assert [plan.name for plan in plans if plan.idle] == ["ledger"]
+    assert [plan.name for plan in plans if plan.idle] == ["ledger", "monitor"]

@@ -11,6 +11,7 @@ from serving.errors import NotFound, ParameterInvalid, SignatureInvalid
 from serving.trust.installation import edit_trusted, installation_key
 from serving.trust.signatures import SigningKey
 from tests.logs import SIGNER, TRUSTED, a_committer, frames_of, newest_segment
+from tests.predictionlog.forgery import state_removed
 
 runner = CliRunner()
 
@@ -65,6 +66,25 @@ def test_verify_is_content_with_a_sound_log(data_dir: Path) -> None:
 
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1] == "4 records in 2 segments: sound"
+
+
+def test_what_retention_took_is_told_and_is_no_damage(data_dir: Path) -> None:
+    """Segments that were removed with a signed statement are named as such, to people and programs."""
+    log = data_dir / "log" / "gateway-0"
+    committer = a_committer(log)
+    committer.commit(frames_of(3))
+    committer.close()
+    state_removed(log, through=1)
+    (log / "00000001.segment").unlink()
+
+    told = runner.invoke(app, ["verify", "--data-dir", str(data_dir)])
+    report = json.loads(
+        runner.invoke(app, ["verify", "--json", "--data-dir", str(data_dir)]).stdout
+    )
+
+    assert told.exit_code == 0
+    assert "gateway-0: 1 segments, up to 00000001, were removed by retention" in told.stdout
+    assert [each["through"] for each in report["removed"]] == [1]
 
 
 def test_damage_makes_the_exit_status_1(data_dir: Path) -> None:

@@ -60,6 +60,16 @@ def test_token_prints_one_token_and_nothing_else(runner: CliRunner, tmp_path: Pa
     )
 
 
+def test_token_of_a_member_of_a_tenant(runner: CliRunner, tmp_path: Path) -> None:
+    """--tenant says whose member the subject is; without it the token is of nobody's."""
+    asked = ["token", "--subject", "me", "--role", "caller", "--data-dir", str(tmp_path / "x")]
+    made = [
+        runner.invoke(app, [*asked, *more]).stdout.strip() for more in ((), ("--tenant", "acme"))
+    ]
+
+    assert [verify(each, tmp_path / "x").tenant for each in made] == ["", "acme"]
+
+
 def test_token_for_every_model_by_default(runner: CliRunner, tmp_path: Path) -> None:
     """Without --model the token is not limited."""
     result = runner.invoke(

@@ -41,6 +41,7 @@ class Keeping:
             GovernanceSettings(),
             WebhookSettings(),
             keys=Keys(self.trail.key, lambda: read_trusted(self.trail.keys), b"s" * 32),
+            refusals=self.trail.keys / "refusals.jsonl",
             audit=self.trail.log,
             clock=self.clock,
         )

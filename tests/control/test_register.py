@@ -14,7 +14,8 @@ from serving.audit.tables import events
 from serving.control.register import CheckedRelease, Office, RegistrySource
 from serving.core.actors import product
 from serving.core.clock import ManualClock
-from serving.core.traffic import Deprecation, Tombstone, TrafficPolicy
+from serving.core.models import VersionName
+from serving.core.traffic import Arm, Deprecation, Segment, Shadow, Tombstone, TrafficPolicy
 from serving.errors import ReleaseRefused
 from serving.inference.plans import ApplicationPlan
 from serving.registry import tables
@@ -23,6 +24,7 @@ from serving.registry.journal import Unguarded
 from serving.registry.lifecycle import Step
 from serving.registry.orders import ModelOrder, StateOrder, TrafficOrder
 from serving.registry.service import Registry
+from serving.registry.shares import ArmOrder, ShadowOrder, Warm
 from serving.storage.database import Database
 from serving.storage.worker import Worker
 from serving.storage_settings import RegistrySettings
@@ -118,10 +120,58 @@ def keys(plans: tuple[ApplicationPlan, ...]) -> list[str]:
     return [plan.key for plan in plans]
 
 
+async def test_shares_become_whole_numbers(office: Agency) -> None:
+    """Weights, shares and budgets of the registry are ten-thousandths for gateways."""
+    segment = Segment("tenant", "risk")
+    office.route(
+        TrafficOrder(
+            stable="1",
+            arms=(ArmOrder(version="2", weight=0.1),),
+            shadows=(ShadowOrder(version="2", share=0.5, budget=0.2, segments=(segment,)),),
+            sticky="principal",
+            testers=("tess",),
+            experiment="spring",
+        )
+    )
+
+    await office.source.read()
+
+    desired = office.source.current
+    assert desired is not None
+    (policy,) = desired.policies
+    assert policy.arms == (Arm(VersionName("2"), 1000),)
+    assert policy.shadows == (Shadow(VersionName("2"), 5000, 2000, (segment,)),)
+    assert (policy.sticky, policy.salt, policy.testers) == ("principal", "spring", ("tess",))
+    assert (desired.role("doubler", "1"), desired.role("doubler", "2")) == ("stable", "canary")
+
+
+async def test_warm_versions_are_planned_until_their_time(
+    office: Agency, clock: ManualClock
+) -> None:
+    """Deployed and ready without traffic, and not a moment longer."""
+    until_ns = clock.wall_ns() + 10**9
+    office.route(TrafficOrder(stable="1", warm=(Warm(version="2", until_ns=until_ns),)))
+    await office.source.read()
+    before = office.source.current
+    clock.advance(1)
+    await office.source.read()
+    after = office.source.current
+
+    assert before is not None
+    assert after is not None
+    assert (keys(before.plans), before.warm) == (["doubler@1", "doubler@2"], ("doubler@2",))
+    assert before.policies == after.policies
+    assert (before.role("doubler", "2"), keys(after.plans)) == ("warm", ["doubler@1"])
+
+
 async def test_traffic_rows_become_plans_and_policies(office: Agency) -> None:
     """Who answers, who shadows, how often each runs, and whose model it is."""
     office.route(
-        TrafficOrder(stable="1", shadows=("2",), scale=Scale(min_replicas=2, max_replicas=3))
+        TrafficOrder(
+            stable="1",
+            shadows=(ShadowOrder(version="2"),),
+            scale=Scale(min_replicas=2, max_replicas=3),
+        )
     )
 
     await office.source.read()
@@ -129,7 +179,7 @@ async def test_traffic_rows_become_plans_and_policies(office: Agency) -> None:
     desired = office.source.current
     assert desired is not None
     assert keys(desired.plans) == ["doubler@1", "doubler@2"]
-    assert desired.policies == (TrafficPolicy("doubler", "1", ("2",)),)  # type: ignore[arg-type]  # names
+    assert desired.policies == (TrafficPolicy("doubler", "1", (Shadow("2"),), salt="doubler"),)  # type: ignore[arg-type]  # names
     assert [(plan.min_replicas, plan.max_replicas) for plan in desired.plans] == [(2, 3), (2, 3)]
     assert desired.tenants == (("doubler", "acme"),)
     assert (desired.refusals, desired.local) == ({}, ("doubler@1", "doubler@2"))
@@ -158,7 +208,7 @@ async def test_change_is_read_at_once_after_a_nudge(office: Agency) -> None:
 
 async def test_release_that_does_not_hold_is_refused_and_told_once(office: Agency) -> None:
     """No approved digest, no traffic; the reason is in the trail, once."""
-    office.route(TrafficOrder(stable="1", shadows=("2",)))
+    office.route(TrafficOrder(stable="1", shadows=(ShadowOrder(version="2"),)))
     office.verdicts.refused["doubler@2"] = "nobody approved"
 
     for _ in range(3):
@@ -194,7 +244,7 @@ async def test_deprecated_version_answers_until_its_sunset(
 ) -> None:
     """Callers are told; on the day it is gone for them, whatever the traffic says."""
     now_ns = clock.wall_ns()
-    office.route(TrafficOrder(stable="1", shadows=("2",)))
+    office.route(TrafficOrder(stable="1", shadows=(ShadowOrder(version="2"),)))
     sunset_ns = now_ns + 60 * 10**9
     office.take(
         "1",

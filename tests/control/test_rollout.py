@@ -1,12 +1,14 @@
 """Traffic moves one step at a time, and never to what is not there."""
 
+from dataclasses import replace
+
 import pytest
 
 from serving.control.desired import Desired
 from serving.control.rollout import SETTLE_S, Rollout, Stage
 from serving.core.clock import ManualClock
 from serving.core.models import ModelName, VersionName
-from serving.core.traffic import Snapshot, TrafficPolicy
+from serving.core.traffic import Arm, Shadow, Snapshot, TrafficPolicy
 from tests.plans import a_plan, a_version, an_endpoint
 
 DRAIN_S = 3.0
@@ -17,7 +19,9 @@ def wanting(stable: str, *shadows: str, refused: str = "") -> Desired:
     """Doubler answered by `stable`. refused: a version that must not run."""
     names = [name for name in (stable, *shadows) if name != refused]
     policy = TrafficPolicy(
-        ModelName("doubler"), VersionName(stable), tuple(VersionName(each) for each in shadows)
+        ModelName("doubler"),
+        VersionName(stable),
+        tuple(Shadow(VersionName(each)) for each in shadows),
     )
     return Desired(
         tuple(a_plan(version=name) for name in names),
@@ -43,7 +47,8 @@ def rollout(clock: ManualClock) -> Rollout:
 def what(stage: Stage) -> tuple[str, tuple[str, ...], set[str]]:
     """Who answers, who shadows, what is published."""
     (policy,) = stage.policies
-    return policy.stable, policy.shadows, {each.version for each in stage.versions}
+    shadows = tuple(each.version for each in policy.shadows)
+    return policy.stable, shadows, {each.version for each in stage.versions}
 
 
 def test_first_of_all_everything_desired_is_published(clock: ManualClock) -> None:
@@ -141,6 +146,67 @@ def test_model_that_goes_drains_too(rollout: Rollout, clock: ManualClock) -> Non
     last = rollout.look(Desired(), [LIVE_1])
 
     assert (first.policies, set(first.keys), set(last.keys)) == ((), {"doubler@1"}, set())
+
+
+def splitting(stable: str, *arms: str, refused: str = "") -> Desired:
+    """Doubler answered by `stable` but for a tenth for each arm."""
+    plain = wanting(stable, *arms, refused=refused)
+    shares = tuple(Arm(VersionName(each), 1000) for each in arms)
+    return replace(plain, policies=(replace(plain.policies[0], shadows=(), arms=shares),))
+
+
+def arms(stage: Stage) -> tuple[str, tuple[str, ...]]:
+    (policy,) = stage.policies
+    return policy.stable, tuple(each.version for each in policy.arms)
+
+
+def test_arm_gets_its_share_when_gateways_are_connected(
+    rollout: Rollout, clock: ManualClock
+) -> None:
+    """Deployed, then published without traffic, then named; it stays named when its replica dies."""
+    both = [LIVE_1, LIVE_2]
+    deployed = rollout.look(splitting("1", "2"), [LIVE_1])
+    connected = rollout.look(splitting("1", "2"), both)
+    clock.advance(SETTLE_S)
+    named = rollout.look(splitting("1", "2"), both)
+    dead = rollout.look(splitting("1", "2"), [LIVE_1])
+
+    assert [arms(each) for each in (deployed, connected, named, dead)] == [
+        ("1", ()), ("1", ()), ("1", ("2",)), ("1", ("2",)),
+    ]  # fmt: skip
+    assert {each.version for each in connected.versions} == {"1", "2"}
+
+
+def test_arm_that_is_promoted_answers_all_at_once(rollout: Rollout, clock: ManualClock) -> None:
+    """It has settled long ago: one look moves everything, and the old version drains."""
+    both = [LIVE_1, LIVE_2]
+    rollout.look(splitting("1", "2"), both)
+    clock.advance(SETTLE_S)
+    rollout.look(splitting("1", "2"), both)
+    promoted = rollout.look(wanting("2"), both)
+
+    assert (arms(promoted), {each.version for each in promoted.versions}) == (("2", ()), {"1", "2"})
+
+
+def test_refused_arm_is_taken_away_at_once(rollout: Rollout, clock: ManualClock) -> None:
+    """Even where its replica lives."""
+    both = [LIVE_1, LIVE_2]
+    rollout.look(splitting("1", "2"), both)
+    clock.advance(SETTLE_S)
+    rollout.look(splitting("1", "2"), both)
+    stage = rollout.look(splitting("1", "2", refused="2"), both)
+
+    assert (arms(stage), {each.version for each in stage.versions}) == (("1", ()), {"1"})
+
+
+def test_warm_version_stays_published_without_traffic(rollout: Rollout, clock: ManualClock) -> None:
+    """As long as there is a plan for it, long after it has drained."""
+    both = [LIVE_1, LIVE_2]
+    warm = Desired((a_plan(version="1"), a_plan(version="2")), wanting("1").policies)
+    rollout.look(warm, both)
+    clock.advance(10 * DRAIN_S)
+
+    assert what(rollout.look(warm, both)) == ("1", (), {"1", "2"})
 
 
 def test_refused_version_leaves_the_last_good_one(rollout: Rollout, clock: ManualClock) -> None:

@@ -1,16 +1,16 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from serving.control.desired import Desired
 from serving.control.endpoints import Lease
 from serving.control.reconciler import Failure
-from serving.control.status import VersionState, version_status
+from serving.control.status import Facts, VersionState, status_of, version_status
 from serving.core.models import ModelName, VersionName
-from serving.core.traffic import TrafficPolicy
+from serving.core.traffic import Arm, Snapshot, TrafficPolicy
 from serving.inference.plans import ApplicationReport
 from serving.inference.registration import PhaseReport
-from tests.plans import a_plan, a_renewal, an_endpoint
+from tests.plans import a_plan, a_renewal, a_version, an_endpoint
 
 PLAN = a_plan()
 DESIRED = Desired((PLAN,), (TrafficPolicy(ModelName("doubler"), VersionName("1")),))
@@ -83,6 +83,34 @@ def test_replica_tells_when_it_renewed_and_what_it_runs_on() -> None:
 def test_role_says_whether_callers_get_the_answer() -> None:
     """Versions that a policy names as stable answer; all others are shadows."""
     assert [
-        DESIRED.role(PLAN.order.version),
-        DESIRED.role(a_plan(version="2").order.version),
+        DESIRED.role("doubler", "1"),
+        DESIRED.role("doubler", "2"),
     ] == ["stable", "shadow"]
+
+
+def test_weights_are_those_that_gateways_were_told() -> None:
+    """And where they are not what they should be, that is drift."""
+    first, second = VersionName("1"), VersionName("2")
+    published = TrafficPolicy(ModelName("doubler"), first, arms=(Arm(second, 1000),))
+    desired = replace(DESIRED, policies=(replace(published, arms=(Arm(second, 2500),)),))
+    snapshot = Snapshot(1, (PLAN.order.version, a_version(version="2")), (published,))
+    facts = Facts(
+        engine="local",
+        connected=True,
+        desired=replace(desired, plans=(PLAN, a_plan(version="2"))),
+        trouble="",
+        snapshot=snapshot,
+        reported={},
+        failures={},
+        leases=(LEASE,),
+        phases={},
+        now_ns=0,
+    )
+
+    status = status_of(facts)
+
+    rows = {(each.version, each.role, each.weight) for each in status.versions}
+    assert rows == {("1", "stable", 0.9), ("2", "canary", 0.1)}
+    assert ("doubler@2", "25.00% of the requests are its share, not 10.00%") in [
+        (each.what, each.detail) for each in status.drift
+    ]

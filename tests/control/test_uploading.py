@@ -35,6 +35,7 @@ from serving.errors import (
     TransitionRefused,
 )
 from serving.governance.entities import EvidenceOrder
+from serving.governance.verdictbook import NothingCompared
 from serving.registry.entities import RegisteredVersion
 from serving.settings import Settings
 from serving.storage.worker import Worker
@@ -60,7 +61,9 @@ class Counter:
             {"data_dir": folder, "deployments": (), "artifacts": artifacts}
         )
         self.directory = DataDirectory.at(folder)
-        self.parts = RegistryParts.open(self.settings, self.directory, self.clock)
+        self.parts = RegistryParts.open(
+            self.settings, self.directory, live=NothingCompared(), clock=self.clock
+        )
         self.tell("registry", "register_model", ADA, body=_model("fraud", "minimal"))
 
     def tell(self, desk: str, name: str, actor: Actor, *, body: Any = None, **where: str) -> Any:
@@ -270,7 +273,9 @@ async def test_ar_24_an_upload_that_waited_when_control_ended_is_inspected_later
     later = Counter.__new__(Counter)
     later.clock, later.directory = ManualClock(), DataDirectory.at(tmp_path)
     later.settings = Settings.model_validate({"data_dir": tmp_path, "deployments": ()})
-    later.parts = RegistryParts.open(later.settings, later.directory, later.clock)
+    later.parts = RegistryParts.open(
+        later.settings, later.directory, live=NothingCompared(), clock=later.clock
+    )
     async with later.inspecting():
         await eventually(lambda: later.look(view).stage == "validated")
     with pytest.raises(AlreadyThere):

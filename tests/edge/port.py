@@ -12,7 +12,7 @@ from serving.core.batches import BatchAnswer, BatchPart, RowFailure, TensorBlock
 from serving.core.models import Digest, ModelName, ModelVersion, VersionName
 from serving.core.principals import Role
 from serving.core.tensors import Array, TensorSpecification
-from serving.core.traffic import Snapshot, TrafficPolicy
+from serving.core.traffic import Shadow, Snapshot, TrafficPolicy
 from serving.edge.connection import Connection
 from serving.edge.http import HttpServer
 from serving.edge.rest import RestApplication
@@ -131,7 +131,7 @@ class InferencePort:
     def serve(self, *versions: ModelVersion) -> None:
         """Publishes these versions instead of those before."""
         versions = versions or (ECHO,)
-        shadows = tuple(each.version for each in versions[1:])
+        shadows = tuple(Shadow(each.version) for each in versions[1:])
         policy = TrafficPolicy(versions[0].model, versions[0].version, shadows)
         pipeline = self.stand.pipeline
         pipeline.apply(Snapshot(pipeline.table.epoch + 1, versions, (policy,)))

@@ -272,7 +272,7 @@ async def test_clients_show_certificates_where_an_authority_is_named(tmp_path: P
 def another(place: InProcess, settings: GrpcSettings) -> GrpcServer:
     """A second port of the same worker."""
     worker = place.worker
-    return GrpcServer(
+    return GrpcServer.of(
         worker.pipeline,
         authenticator=worker.authenticator,
         readiness=worker,

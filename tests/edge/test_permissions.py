@@ -14,13 +14,19 @@ from serving.app.control_access import ControlAccess
 from serving.app.directory import DataDirectory
 from serving.app.introspection import Introspection
 from serving.app.registry_access import RegistryAccess
+from serving.app.rollout_parts import RolloutControl
 from serving.app.scrape import MetricsPort
+from serving.control.measures import Measures
 from serving.core.clock import ManualClock
 from serving.core.principals import Action
+from serving.core.traffic import Snapshot
 from serving.edge import inference_pb2
 from serving.edge.admin import introspection_routes
 from serving.edge.grpc_gate import Gate, Method
+from serving.edge.grpc_refusals import RefusedCalls
 from serving.edge.grpc_server import SERVICES
+from serving.edge.guesses import Guesses
+from serving.edge.reports_admin import ReportRoutes
 from serving.edge.routes import Route
 from serving.settings import Settings
 from tests.edge.grpc_wire import STREAM, caller, encoded, rows
@@ -48,9 +54,15 @@ async def test_az_01_control_port_serves_what_is_listed(tmp_path: Path) -> None:
     directory = DataDirectory.at(tmp_path)
     issuers = Issuers.open(directory.keys, settings.access, clock)
     access = ControlAccess(settings, issuers, directory=directory, clock=clock)
-    registry = RegistryAccess(settings, directory, held=(), clock=clock)
+    registry = RegistryAccess(
+        settings, directory, held=(), snapshot=lambda: Snapshot(epoch=0), clock=clock
+    )
 
-    router = access.router(NotedPlane(), registry.routes())
+    rollouts = RolloutControl(settings, directory, registry, measures=Measures(clock), clock=clock)
+    reports = ReportRoutes(lambda _report: None)
+
+    table = [*registry.routes(), *rollouts.routes(), *reports.routes()]
+    router = access.router(NotedPlane(), table)
 
     assert names(router.routes) == set(CONTROL)
     registry.close()
@@ -86,13 +98,14 @@ def test_az_01_grpc_port_serves_what_is_listed() -> None:
 def test_az_01_gate_is_not_built_over_a_method_that_is_not_listed() -> None:
     """A new method without a permission, or open where it must not be, fails at the start."""
     refused = []
+    calls = RefusedCalls(Guesses(per_s=1.0, longest_s=1.0), most=1, now_s=lambda: 0.0)
     for methods in (
         {"/a.B/C": Method(None)},
         {"/inference.GRPCInferenceService/ModelInfer": Method(None, open=True)},
         {"/grpc.health.v1.Health/Check": Method(None)},
     ):
         try:
-            Gate(methods, authenticate=lambda _: None, refused=lambda _: None)
+            Gate(methods, authenticate=lambda _: None, refused=lambda _: None, hold=calls.hold)
         except ValueError as error:
             refused.append(str(error))
 

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 
@@ -11,6 +12,9 @@ from tests.places import Place, a_row, eventually_async, replicas_of
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(180)]
 
 KILLS = 3
+DEATHS = 2
+LEAST_PAUSE_S = 0.5
+"""Between two starts of a replica that dies at once."""
 
 
 async def strength(place: Place, key: str, replicas: int) -> None:
@@ -61,3 +65,33 @@ async def test_ft_02_request_that_may_wait_survives_the_death_of_the_only_replic
     assert (impatient.status_code, impatient.json()["code"]) == (503, "no_replica")
     assert int(impatient.headers["retry-after"]) >= 1
     assert (record.fate, record.reason) == (Fate.REPLICA_LOST, "no_replica")
+
+
+async def test_ft_12_replica_that_the_kernel_kills_again_and_again(
+    ray_instance: Instance, place: Place
+) -> None:
+    """As for want of memory, at every start: others answer all the while, it is not started in a
+    storm, and once it may live it serves again."""
+    pid = ray_instance.process.pid
+    await strength(place, "doubler@1", 1)
+    killed: set[int] = set()
+
+    async def killed_so_often() -> bool:
+        for replica in replicas_of(pid, "doubler@1"):
+            if replica not in killed:
+                killed.add(replica)
+                os.kill(replica, signal.SIGKILL)
+        return len(killed) >= DEATHS
+
+    async with Callers(place, "twin") as load:
+        started_s = asyncio.get_running_loop().time()
+        await eventually_async(killed_so_often, within_s=90)
+        took_s = asyncio.get_running_loop().time() - started_s
+        await load.acknowledged(50)
+    await strength(place, "doubler@1", 1)
+
+    assert (load.ledger.refused, load.ledger.cut) == ({}, 0)
+    assert took_s > (DEATHS - 1) * LEAST_PAUSE_S
+    async with place.client() as client:
+        answer = await client.post("/v2/models/doubler/infer", json=a_row(3, timeout=30_000_000))
+    assert answer.status_code == 200

@@ -7,24 +7,22 @@ from tests.instances import Instance
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    "changes",
     [
-        ("HOME", None),
-        ("HOME", "/nonexistent"),
-        ("LC_ALL", "no_SUCH.locale"),
-        ("LANG", None),
-        ("TMPDIR", "/nonexistent"),
-        ("PYTHONIOENCODING", "ascii"),
+        {"HOME": None, "LANG": None, "LC_ALL": "no_SUCH.locale"},
+        {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "PYTHONIOENCODING": "ascii"},
     ],
+    ids=["nothing is set", "nothing is right"],
 )
 def test_ft_22_a_bare_environment_is_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None]
 ) -> None:
     """Without a home, a locale or the named temporary folder it starts, answers and stops."""
-    if value is None:
-        monkeypatch.delenv(variable, raising=False)
-    else:
-        monkeypatch.setenv(variable, value)
+    for variable, value in changes.items():
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, value)
 
     with Instance(tmp_path) as instance:
         instance.expect("ready")

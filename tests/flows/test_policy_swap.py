@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from serving.core.models import VersionName
 from serving.core.predictions import Fate
-from serving.core.traffic import TrafficPolicy
+from serving.core.traffic import Shadow, TrafficPolicy
 from tests.catalogue import FACTORS
 from tests.places import InProcess, a_row, eventually
 
@@ -14,7 +14,7 @@ SWAPS = 6
 def swapped(policies: tuple[TrafficPolicy, ...]) -> tuple[TrafficPolicy, ...]:
     """The candidate of each model becomes its stable version, and the other way round."""
     return tuple(
-        replace(policy, stable=policy.shadows[0], shadows=(policy.stable,))
+        replace(policy, stable=policy.shadows[0].version, shadows=(Shadow(policy.stable),))
         if policy.shadows
         else policy
         for policy in policies

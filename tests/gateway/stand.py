@@ -22,10 +22,11 @@ from serving.core.models import ModelName, ModelVersion, VersionName
 from serving.core.predictions import PredictionRecord
 from serving.core.principals import Role
 from serving.core.tensors import NAMES, Array, TensorSpecification
-from serving.core.traffic import Snapshot, TrafficPolicy
+from serving.core.traffic import Shadow, Snapshot, TrafficPolicy
 from serving.errors import ServingError
 from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call, InferenceRequest, ShapeKey
+from serving.gateway.ensembles import EnsembleQueue
 from serving.gateway.forming import Frame, Outcomes
 from serving.gateway.pipeline import Pipeline
 from serving.gateway.recording import Recorder
@@ -211,6 +212,7 @@ class Client:
         vetted: bool = True,
         priority: int = 0,
     ) -> None:
+        self.headers: dict[str, bytes] = {}
         self.authorization: Credential = f"Bearer {token}".encode()
         self.model: str = DOUBLER.model
         self.version = version
@@ -233,6 +235,16 @@ class Client:
             wanted=None,
             priority=priority,
         )
+
+    def as_a_whole(self) -> "Client":
+        """Its rows as one tensor, for a version that counts none."""
+        request = self._request
+        request.shapes = tuple((request.rows, *shape) for shape in request.shapes)
+        request.rows = 1
+        return self
+
+    def header(self, name: str) -> bytes:
+        return self.headers.get(name, b"")
 
     def decode(self, version: ModelVersion) -> InferenceRequest:
         if self.undecodable is not None:
@@ -365,6 +377,16 @@ def a_stand(folder: Path, *, api_keys: ApiKeyCheck | None = None, **groups: Any)
     log = MemoryLog()
 
     def make_queue(version: ModelVersion, pipeline: Pipeline) -> VersionQueue:
+        if version.stages:
+            return EnsembleQueue(
+                version,
+                settings=settings.channel,
+                admission=settings.admission,
+                clock=clock,
+                outcomes=pipeline,
+                find=pipeline.queue,
+                call_soon=turns.call_soon,
+            )
         return VersionQueue(
             version,
             settings=settings.channel,
@@ -408,7 +430,9 @@ def a_snapshot(
     versions = versions or (DOUBLER, CANDIDATE)
     stable = versions[0]
     policy = TrafficPolicy(
-        ModelName(stable.model), stable.version, tuple(VersionName(name) for name in shadows)
+        ModelName(stable.model),
+        stable.version,
+        tuple(Shadow(VersionName(name)) for name in shadows),
     )
     return Snapshot(epoch=epoch, versions=versions, policies=(policy,))
 

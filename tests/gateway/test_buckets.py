@@ -102,3 +102,19 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
 
     assert buckets.draw(buckets.key("x"), 9.0, rate=RATE, now_ns=SECOND_NS) == RATE.burst
     buckets.close()
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, SECOND_NS), st.floats(-20, 20)), max_size=20))
+def test_what_is_told_without_a_lock_is_what_is_there(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, float]]
+) -> None:
+    """`held` says after every step what a change of nothing under the lock would say."""
+    buckets = Buckets.open(tmp_path_factory.mktemp("quota") / "buckets")
+    key, now_ns = buckets.key("someone"), SECOND_NS
+    assert buckets.held(key, rate=RATE, now_ns=now_ns) == RATE.burst
+    for wait_ns, amount in steps:
+        now_ns += wait_ns
+        buckets.put(key, amount, rate=RATE, now_ns=now_ns)
+        told = buckets.held(key, rate=RATE, now_ns=now_ns)
+        assert told == buckets.put(key, 0.0, rate=RATE, now_ns=now_ns)
+    buckets.close()

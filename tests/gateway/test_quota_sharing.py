@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from serving.core.clock import SystemClock
 from serving.core.principals import Principal, Role
 from serving.errors import QuotaExceeded
 from serving.gateway.buckets import Buckets
 from serving.gateway.concurrency import Concurrency
-from serving.gateway.quota_sharing import QuotaSharing, RedisStore, shared_salt
+from serving.gateway.quota_sharing import NODE_S, QuotaSharing, RedisStore, shared_salt
 from serving.gateway.quotas import Quotas
 from serving.gateway_settings import QuotaRule, QuotaSharingSettings
 from serving.settings import load
@@ -27,18 +28,27 @@ class Node:
         folder.mkdir()
         self.clock = SystemClock()
         self.buckets = Buckets.open(folder / "b", salt=shared_salt("ours"))
-        concurrency = Concurrency.open(folder / "c", workers=1, index=0)
+        concurrency = Concurrency.open(folder / "c", workers=1, index=0, salt=shared_salt("ours"))
+        self.concurrency = concurrency
         self.quotas = Quotas([rule], self.buckets, concurrency=concurrency, clock=self.clock)
         assert settings.redis_url is not None
         self.store = RedisStore.connect(settings.redis_url, settings)
         self.sharing = QuotaSharing(
             self.buckets,
             self.store,
+            concurrency=concurrency,
             node=folder.name,
             lock=folder / "lock",
             settings=settings,
             clock=self.clock,
         )
+
+    def leaves(self, requests: int) -> None:
+        """So many that were admitted have their answers."""
+        account = self.quotas.of(ANN)
+        assert account is not None
+        for _ in range(requests):
+            account.leave()
 
     def admits(self) -> bool:
         account = self.quotas.of(ANN)
@@ -111,6 +121,82 @@ async def test_rl_02_without_redis_the_setting_decides(
 
     assert sum(node.admits() for _ in range(100)) == expected
     assert not node.sharing.shared
+    await node.store.aclose()
+
+
+async def turn(*nodes: Node) -> None:
+    """Each says what it has, and then again, so that all have heard all."""
+    for node in (*nodes, *nodes):
+        await node.sharing.meet()
+
+
+async def test_who_is_inside_one_node_counts_on_the_other(tmp_path: Path, port: int) -> None:
+    """Of ten at once, seven are inside one node: the other lets three in, and more when some leave."""
+    nodes = [Node(tmp_path / name, QuotaRule(concurrent=10), settings_of(port)) for name in "ab"]
+    one, two = nodes
+    assert sum(one.admits() for _ in range(7)) == 7
+    assert two.admits()
+    await turn(one, two)
+    assert sum(two.admits() for _ in range(20)) == 2
+    await turn(one, two)
+    assert not one.admits()
+    one.leaves(4)
+    await turn(one, two)
+
+    assert sum(two.admits() for _ in range(20)) == 4
+    for node in nodes:
+        await node.store.aclose()
+
+
+async def test_too_many_inside_several_nodes_come_down_to_the_limit(
+    tmp_path: Path, port: int
+) -> None:
+    """All nodes fill at once, each not knowing of the others: at the next turn each keeps its part,
+    and goes on with that."""
+    nodes = [Node(tmp_path / name, QuotaRule(concurrent=10), settings_of(port)) for name in "ab"]
+    assert [sum(node.admits() for _ in range(20)) for node in nodes] == [10, 10]
+    await turn(*nodes)
+    for node in nodes:
+        node.leaves(10)
+
+    assert [sum(node.admits() for _ in range(20)) for node in nodes] == [5, 5]
+    await turn(*nodes)
+    assert [node.admits() for node in nodes] == [False, False]
+    for node in nodes:
+        await node.store.aclose()
+
+
+async def test_what_a_dead_node_had_said_counts_no_longer(tmp_path: Path, port: int) -> None:
+    """A node that told of ten inside is gone: the others forget them when its time is over."""
+    nodes = [Node(tmp_path / name, QuotaRule(concurrent=10), settings_of(port)) for name in "ab"]
+    gone, here = nodes
+    assert sum(gone.admits() for _ in range(10)) == 10
+    assert here.admits()
+    await turn(gone, here)
+    assert not here.admits()
+    redis = Redis(port=port)
+    (key,) = await redis.keys("*inside*")
+    assert 0 < await redis.ttl(key) <= NODE_S
+    await redis.hset(key, "a", f"{10**9}:10")
+    await here.sharing.meet()
+
+    assert sum(here.admits() for _ in range(20)) == 9
+    assert await redis.hkeys(key) == [b"b"]
+    for store in (redis, gone.store, here.store):
+        await store.aclose()
+
+
+@pytest.mark.parametrize(("when_down", "expected"), [("share", 5), ("local", 10), ("refuse", 0)])
+async def test_rl_02_without_redis_the_setting_decides_who_comes_in(
+    tmp_path: Path, when_down: str, expected: int
+) -> None:
+    """Of ten at once each of two nodes lets in its part, all or none."""
+    settings = settings_of(free_port(), when_down=when_down, nodes=2)
+    node = Node(tmp_path / "one", QuotaRule(concurrent=10), settings)
+
+    await node.sharing.meet()
+
+    assert sum(node.admits() for _ in range(20)) == expected
     await node.store.aclose()
 
 

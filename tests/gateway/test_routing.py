@@ -12,7 +12,7 @@ from tests.gateway.stand import CANDIDATE, DOUBLER, Stand, Telling, Turns, a_que
 
 
 def a_table(snapshot: Snapshot, before: RoutingTable | None = None) -> RoutingTable:
-    return RoutingTable(snapshot, before.queues if before else {}, make_queue)
+    return RoutingTable(snapshot, before.queues if before else {}, make_queue, turns={})
 
 
 def make_queue(version: ModelVersion) -> VersionQueue:
@@ -24,7 +24,7 @@ def test_model_is_answered_by_its_stable_version() -> None:
     route = a_table(a_snapshot(epoch=3)).choose("doubler")
 
     assert (route.stable.version, route.epoch) == (DOUBLER, 3)
-    assert [queue.version for queue in route.shadows] == [CANDIDATE]
+    assert [each.queue.version for each in route.shadows] == [CANDIDATE]
 
 
 def test_unknown_model_and_version_are_not_found() -> None:
@@ -51,7 +51,7 @@ def test_shadow_of_an_unknown_version_is_left_out() -> None:
     """A candidate that is not there yet does not keep the model from serving."""
     table = a_table(a_snapshot(shadows=("2", "9")))
 
-    assert [queue.version.version for queue in table.choose("doubler").shadows] == ["2"]
+    assert [each.shadow.version for each in table.choose("doubler").shadows] == ["2"]
 
 
 def test_only_the_stable_version_has_shadows() -> None:

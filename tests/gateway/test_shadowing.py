@@ -227,7 +227,7 @@ def test_pinned_requests_and_copies_in_one_frame_are_counted_apart(
     answer(stand, candidate)
 
     assert (candidate.sent[0].rows, operator.answers) == (2, [[20, 20]])
-    for role in ("primary", "shadow"):
+    for role in ("chosen", "shadow"):
         labels = ('version="2"', f'role="{role}"', 'fate="ok"')
         assert counted(stand, "serving_requests_total", *labels) == 1
     assert stand.pipeline.admission.in_flight == 0

@@ -1,5 +1,6 @@
 """A whole governance over a real database, and the people who use it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from serving.governance.desk import GovernanceDesk
 from serving.governance.entities import ApprovalRequest, RequestView, Standing
 from serving.governance.policies import Policies
 from serving.governance.service import Governance, Keys
+from serving.governance.verdictbook import LiveComparisons
 from serving.governance_settings import GovernanceSettings, WebhookSettings
 from serving.registry.entities import ModelFacts, RegisteredVersion, RiskTier
 from serving.registry.lifecycle import Step
@@ -54,6 +56,7 @@ class Office:
         policies: Policies | None = None,
         webhooks: WebhookSettings | None = None,
         settings: RegistrySettings | None = None,
+        live: LiveComparisons | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.keys = folder / "keys"
@@ -63,22 +66,30 @@ class Office:
             file = folder / "policies.yaml"
             file.write_bytes(policies.model_dump_json().encode())
         self.secret = b"s" * 32
-        self.governance = Governance(
+        self._opened = partial(
+            Governance,
             GovernanceSettings(policies=file),
             webhooks or WebhookSettings(),
             keys=Keys(installation_key(self.keys), lambda: read_trusted(self.keys), self.secret),
+            refusals=self.keys / "refusals.jsonl",
             audit=AuditLog(self.clock),
             clock=self.clock,
+            live=live,
         )
-        self.desk = GovernanceDesk(
-            self.governance, self.database, Operations(self.database, self.clock)
-        )
+        self.restart()
         facts = msgspec.convert({"owner": "alice", "risk_tier": tier.value, **CARD}, ModelFacts)
         with self.database.transaction() as connection:
             self.governance.registry.register_model(
                 connection, ModelOrder(name="fraud", facts=facts), actor=AUTHOR
             )
         self.register("1")
+
+    def restart(self) -> None:
+        """As after a start of the control process."""
+        self.governance = self._opened()
+        self.desk = GovernanceDesk(
+            self.governance, self.database, Operations(self.database, self.clock)
+        )
 
     def register(self, version: str, *, actor: Actor = AUTHOR) -> None:
         definition = version_of("fraud", version)

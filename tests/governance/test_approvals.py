@@ -327,6 +327,22 @@ def test_approval_that_is_taken_back_takes_the_version_back(office: Office) -> N
     assert not office.standing().satisfied
 
 
+def test_row_that_was_deleted_gives_no_approval_back(office: Office) -> None:
+    """Whoever deletes the row of a withdrawal finds it kept elsewhere, also after a restart."""
+    request = office.open()
+    office.decide(request, GRACE)
+    office.clock.advance(1)
+    body = {"reason": "the report was wrong"}
+    office.order("take_back", ApprovalRequest, actor=GRACE, body=body, request=request.id)
+    with office.database.transaction() as connection:
+        connection.execute(text("DELETE FROM approval_decisions WHERE decision = 'rejected'"))
+
+    assert not office.standing().satisfied
+    office.restart()
+    assert not office.standing().satisfied
+    assert office.standing().approvers == ()
+
+
 def test_request_is_withdrawn_by_who_opened_it(office: Office) -> None:
     """And by nobody else; afterwards another can be opened."""
     request = office.open()

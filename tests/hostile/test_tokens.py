@@ -13,6 +13,8 @@ import grpc  # type: ignore[import-untyped]  # it ships no types
 import httpx
 import pytest
 
+from serving.access.apikeys import digest_of, new_secret, read_pepper
+from serving.access.state import AccessState, ApiKey
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
 from tests.access.conftest import REMOVED
@@ -144,20 +146,37 @@ async def test_jw_19_the_local_issuer_and_another_side_by_side(worker: InProcess
             assert answer.status_code == expected
 
 
+def with_api_key(worker: InProcess) -> dict[str, str]:
+    """A header with the API key of a machine that the worker knows from now on."""
+    identifier, secret = new_secret()
+    known = ApiKey(
+        key=identifier,
+        digest=digest_of(secret.encode(), read_pepper(worker.directory.keys)),
+        subject="ci",
+        roles=(Role.CALLER,),
+        expires_s=2**39,
+    )
+    worker.worker.apply_access(AccessState(epoch=1, keys=(known,)))
+    return {"X-Api-Key": secret}
+
+
 @pytest.mark.parametrize("away", ["silent", "broken"])
 async def test_jw_28_an_issuer_that_is_away_at_the_start(
     tmp_path: Path, key_server: KeyServer, away: str
 ) -> None:
-    """The worker serves others, says that it is degraded, and cannot judge these tokens: 503."""
+    """The worker serves others, those with API keys and local tokens, says that it is degraded, and
+    cannot judge these tokens: 503."""
     key_server.answer = key_server.silence if away == "silent" else status(500)
     worker = await start(tmp_path, key_server, fetch_timeout_s=0.2, cool_down_s=0.1)
-    url, local = worker.place.url, worker.place.authorization()
+    url, local, api_key = worker.place.url, worker.place.authorization(), with_api_key(worker)
     try:
         async with httpx.AsyncClient(base_url=url) as client:
             answer = await client.get("/v2", headers={"Authorization": token()})
             assert (answer.status_code, answer.json()["code"]) == (503, "auth_unavailable")
             assert "retry-after" in answer.headers
             assert (await client.get("/v2", headers=local)).status_code == 200
+            predicted = await client.post(INFER, json=a_row(1.0), headers=api_key)
+            assert predicted.status_code == 200
             assert (await client.get("/v2/health/ready")).status_code == 200
         (trouble,) = worker.worker.issuers.troubles()
         assert trouble.startswith(f"issuer {ISSUER}: {key_server.url}")

@@ -14,6 +14,7 @@ from serving.storage_settings import BlobSettings
 from tests.ledger.cold import LEDGER, compact, found, never, write_log
 from tests.seaweed import seaweed
 
+APART = LEDGER.model_copy(update={"commit_bytes": 1, "merge_bytes": 1})
 HELD = HeldSegment(1, 0, 0, "", 0)
 
 
@@ -107,6 +108,18 @@ def test_the_whole_ledger_works_there(place: Place, tmp_path: Path) -> None:
     (segment,) = (tmp_path / "log").rglob("*.segment")
     (name,) = place.names("segments/")
     assert place.read(name) == segment.read_bytes()
+
+
+def test_small_files_are_joined_there(place: Place, tmp_path: Path) -> None:
+    """Wherever cold data lies, small files become one, and every record is found once."""
+    write_log(tmp_path / "log", workers=8, steps=2, days=1)
+    compact(tmp_path, place=place, settings=APART)
+    before = sorted(found(tmp_path, place=place))
+
+    compact(tmp_path, place=place, settings=LEDGER)
+
+    assert sorted(found(tmp_path, place=place)) == before
+    assert {len(file.sources) for file in read_catalog(place).files} == {8}
 
 
 def test_a_bucket_that_does_not_answer_is_an_error_of_ours() -> None:

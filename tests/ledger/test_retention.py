@@ -10,13 +10,14 @@ from serving.core.predictions import PredictionRecord
 from serving.ledger.catalog import read_catalog
 from serving.ledger.compaction import Compactor
 from serving.ledger.places import Folder
-from serving.ledger.retention import Retention
+from serving.ledger.retention import Evidence, Retention
 from serving.ledger.search import LedgerSearch
 from serving.ledger_settings import LedgerSettings
 from serving.predictionlog.holds import Hold
 from serving.predictionlog.query import Query
 from serving.predictionlog.records import encode_predictions
 from serving.predictionlog.retention import RetentionRules
+from serving.predictionlog.verification import verify
 from tests.ledger.cold import (
     CENSUS_NUMBER,
     DAY_NS,
@@ -27,7 +28,7 @@ from tests.ledger.cold import (
     found,
     never,
 )
-from tests.logs import NOW_NS, a_committer, a_request, facts
+from tests.logs import NOW_NS, SIGNER, TRUSTED, a_committer, a_request, facts
 
 SETTINGS = LedgerSettings(keep_segments_days=5, reader_grace_s=3600)
 HOLD = Hold("1", "litigation", "counsel", 0, model="census-employment")
@@ -60,7 +61,7 @@ class Keeper:
             rules=lambda: self.rules,
             shipped=lambda: self.shipped,
             needed=lambda: self.needed,
-            spool=Spool(root / "audit"),
+            evidence=Evidence(Spool(root / "audit"), SIGNER),
             clock=self.clock,
         )
 
@@ -125,6 +126,18 @@ def test_segments_go_oldest_first_and_the_newest_stays(keeper: Keeper) -> None:
     keeper.after(1000)
 
     assert (some, keeper.segments()) == (["3", "4"], ["4"])
+
+
+def test_verification_knows_what_retention_took(keeper: Keeper) -> None:
+    """A log that retention shortened is sound, and says so; one segment less is damage."""
+    keeper.after(3.5)
+    report = verify(keeper.root / "log", trusted=TRUSTED)
+    (keeper.root / "log" / "w" / "00000003.segment").unlink()
+    cut = verify(keeper.root / "log", trusted=TRUSTED)
+
+    assert report.damage == ()
+    assert [(each.segments, each.through) for each in report.removed] == [(2, 2)]
+    assert [finding.file for finding in cut.damage] == ["w/00000003.segment"]
 
 
 @pytest.mark.parametrize("reason", ["unshipped", "unread", "held"])

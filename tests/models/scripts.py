@@ -32,6 +32,8 @@ def session_of(model: str, version: str = "1") -> OnnxSession | None:
         entry = load_catalogue(DEFAULT_MODELS_DIR).entry(model, version)
     except ArtifactMissing:
         return None
+    if entry.version.stages:
+        raise ValueError(f"{model} is an ensemble: it has no session of its own")
     return OnnxSession.load(
         entry.version, bundle_of(entry.artifact), settings=InferenceSettings(device="cpu")
     )

@@ -11,6 +11,7 @@ from tests.models.scripts import samples, session_of
 
 FOLDER = DEFAULT_MODELS_DIR / "census-employment"
 METRICS: dict[str, dict[str, Any]] = json.loads((FOLDER / "metrics.json").read_text())
+FEATURES = read_specification(FOLDER / "model.yaml").inputs[0].features
 YEARS = ["holdout-2015", "2016", "2017", "2018"]
 
 
@@ -83,6 +84,21 @@ def test_the_candidate_answers_differently(rows: NDArray[np.float32]) -> None:
     apart = float(((one >= 0.5) != (other >= 0.5)).mean())
 
     assert 0.005 < apart < 0.10
+
+
+def test_the_degraded_version_looks_healthy_and_is_not(
+    rows: NDArray[np.float32], labels: NDArray[np.uint8]
+) -> None:
+    """Version 3 ranks nearly as well as version 1 and decides otherwise on a fifth of all rows at least,
+    on none with a disability; its probabilities are worth clearly less."""
+    one, other = probabilities("1", rows), probabilities("3", rows)
+    apart = (one >= 0.5) != (other >= 0.5)
+    disability = rows[:, FEATURES.index("DIS")] == 1
+
+    assert area_under_curve(labels, other) > area_under_curve(labels, one) - 0.02
+    assert apart.mean() > 0.2
+    assert not apart[disability].any()
+    assert ((other - labels) ** 2).mean() > ((one - labels) ** 2).mean() + 0.05
 
 
 def test_the_label_is_the_more_probable_one(rows: NDArray[np.float32]) -> None:

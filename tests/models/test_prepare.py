@@ -13,7 +13,7 @@ ROOT = DEFAULT_MODELS_DIR.parent
     ("file", "kind"),
     [
         ("pyproject.toml", "toml"),
-        ("serving/errors.py", "python"),
+        ("serving/settings.py", "python"),
         ("models/census-employment/metrics.json", "json"),
         ("models/census-employment/1.onnx", "onnx"),
         ("models/census-employment/samples/rows.npy", "npy"),

@@ -22,7 +22,11 @@ from serving.predictionlog.format import (
     decode_commit,
     encode_commit,
 )
+from serving.predictionlog.reader import list_segments
+from serving.predictionlog.removals import Removal, write_removal
 from serving.predictionlog.source import Source
+from serving.trust.signatures import SigningKey
+from tests.logs import NOW_NS, SIGNER
 
 
 @dataclass(slots=True)
@@ -104,3 +108,11 @@ def edited(frame: bytes, at: int, bits: int) -> bytes:
 def with_sequence(frame: bytes, sequence: int) -> bytes:
     """A copy of the record under another sequence, checksum right."""
     return closed(frame[:8] + sequence.to_bytes(8, "little") + frame[16:-4])
+
+
+def state_removed(log: Path, *, through: int, signer: SigningKey = SIGNER) -> None:
+    """Says, as retention does, that all segments up to this one were removed."""
+    claim = next(each.claim for each in list_segments(log) if each.number == through)
+    assert claim is not None
+    removal = Removal(log.name, through, claim.sha256.hex(), through, "retention", NOW_NS)
+    write_removal(log, removal, signer)

@@ -20,7 +20,7 @@ from tests.logs import (
     read_all,
     sequences,
 )
-from tests.predictionlog.forgery import Forgery, edited, with_sequence
+from tests.predictionlog.forgery import Forgery, edited, state_removed, with_sequence
 
 
 @pytest.fixture
@@ -80,17 +80,19 @@ def test_lg_07_damage_hides_nothing_but_itself(log: Path) -> None:
 
 
 def test_a_missing_segment_is_damage(log: Path) -> None:
-    """A segment removed from the middle is missed; the oldest ones may go by retention."""
+    """A segment removed from the middle is missed, and so are the oldest ones when nobody took them."""
     first, second, _ = sorted(log.glob("*.segment"))
     second.rename(log / "moved")
     missing = verify(log).damage
     first.unlink()
-    retained = verify(log).damage
+    cut = verify(log).damage
 
     assert [finding.reason for finding in missing] == [
         "segment 2, which stands before this one, is missing"
     ]
-    assert retained == ()
+    assert [finding.reason for finding in cut] == [
+        "everything up to segment 2 is gone, and no statement says why"
+    ]
 
 
 def test_a_replaced_segment_is_damage(log: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -362,7 +364,7 @@ def test_an_older_head_is_found_by_the_anchor(log: Path) -> None:
 
 
 def test_an_anchor_holds_while_the_log_grows(log: Path) -> None:
-    """A head from earlier fits every later state of the same log, and retention of its start."""
+    """A head from earlier fits every later state of the same log; it misses nothing retention took."""
     envelope = read_envelope(log)
     assert envelope is not None
     anchor = {log.name: open_head(envelope, TRUSTED)}
@@ -370,12 +372,14 @@ def test_an_anchor_holds_while_the_log_grows(log: Path) -> None:
     committer.commit(frames_of(121))
     grown = verify(log, trusted=TRUSTED, anchors=anchor).damage
     committer.close()
+    state_removed(log, through=3)
     for segment in sorted(log.glob("*.segment"))[:3]:
         segment.unlink()
 
-    retained = verify(log, trusted=TRUSTED, anchors=anchor).damage
+    retained = verify(log, trusted=TRUSTED, anchors=anchor)
 
-    assert (grown, retained) == ((), ())
+    assert (grown, retained.damage) == ((), ())
+    assert [each.through for each in retained.removed] == [3]
 
 
 def test_a_forged_head_is_no_head(log: Path) -> None:

@@ -19,11 +19,11 @@ from serving.errors import (
 )
 from serving.registry import rows
 from serving.registry.entities import Dataset, ModelFacts, RiskTier, Scale
-from serving.registry.journal import Claim
+from serving.registry.journal import Claim, Unguarded
 from serving.registry.lifecycle import State, Step
 from serving.registry.orders import ModelOrder, Search, TrafficOrder
 from serving.storage.database import Database
-from tests.registries import ADA, BOB, RegistryStand, person, version_of
+from tests.registries import ADA, BOB, RegistryStand, person, shadows_of, version_of
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_rg_02_what_serves_cannot_be_retired(stand: RegistryStand) -> None:
 
     traffic = stand.database.read(lambda c: stand.registry.traffic(c, "fraud", actor=ADA))
     assert (retired.state, retired.successor, retired.reason) == (State.RETIRED, "2", "it leaks")
-    assert (traffic.stable, traffic.shadows) == ("", ("2",))
+    assert (traffic.stable, traffic.shadows) == ("", shadows_of("2"))
 
 
 def test_a_deprecated_version_serves_until_it_is_replaced(stand: RegistryStand) -> None:
@@ -268,7 +268,11 @@ def test_a_revoked_approval_takes_the_traffic_away(stand: RegistryStand) -> None
     stand.take(Step.REVOKE, reason="withdrawn")
 
     traffic = stand.database.read(lambda c: stand.registry.traffic(c, "fraud", actor=ADA))
-    assert (traffic.stable, traffic.shadows, stand.states()["1"]) == ("", ("2",), "validated")
+    assert (traffic.stable, traffic.shadows, stand.states()["1"]) == (
+        "",
+        shadows_of("2"),
+        "validated",
+    )
 
 
 def test_steps_that_need_a_reason_need_one(stand: RegistryStand) -> None:
@@ -283,7 +287,7 @@ def test_steps_that_need_a_reason_need_one(stand: RegistryStand) -> None:
 def test_the_guard_has_the_last_word(database: Database) -> None:
     """What it refuses does not happen, and leaves neither a state nor an event."""
 
-    class Stubborn:
+    class Stubborn(Unguarded):
         def check(self, connection: Connection, claim: Claim) -> None:
             if claim.transition.step is Step.APPROVE:
                 raise TransitionRefused(f"{claim.version.key} lacks two approvals")

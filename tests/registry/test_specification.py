@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.core.models import ModelVersion, Padding
+from serving.core.models import Caching, ModelVersion, Padding
 from serving.core.tensors import TensorSpecification
 from serving.errors import SpecificationInvalid
 from serving.registry.specification import model_version, read_specification
@@ -43,7 +43,7 @@ PLAIN: dict[str, Any] = {**SPECIFICATION, "batching": {}}
 def read(folder: Path, specification: dict[str, Any]) -> ModelVersion:
     """The version that this specification makes."""
     file = folder / "reader" / "model.yaml"
-    file.parent.mkdir()
+    file.parent.mkdir(parents=True)
     file.write_text(yaml.safe_dump(specification))
     found = read_specification(file)
     return model_version(found, found.versions[0])
@@ -127,3 +127,35 @@ def test_batched_against_its_shapes_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SpecificationInvalid, match="does not count rows"):
         read(tmp_path, {**PLAIN, "outputs": outputs, "batched": True})
+
+
+def test_a_cache_is_off_until_it_is_asked_for(tmp_path: Path) -> None:
+    """Only the version's own definition makes workers remember its answers, and says how many."""
+    cached = {**PLAIN, "cache": {"max_bytes": 4096, "ttl_s": 60}}
+
+    assert read(tmp_path / "a", PLAIN).cache is None
+    assert read(tmp_path / "b", cached).cache == Caching(max_bytes=4096, ttl_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"cache": {"max_bytes": 10, "ttl_s": 60}}, "cache.max_bytes"),
+        ({"cache": {"max_bytes": 4096, "ttl_s": 0}}, "cache.ttl_s"),
+        ({"cache": {"max_bytes": 4096}}, "cache.ttl_s"),
+        (
+            {
+                "cache": {"max_bytes": 4096, "ttl_s": 1},
+                "recording": {"fields": {"states": "encrypt"}},
+            },
+            "may not be remembered",
+        ),
+    ],
+    ids=["small", "no time", "for ever", "not to be recorded"],
+)
+def test_a_cache_that_makes_no_sense_is_refused(
+    tmp_path: Path, extra: dict[str, Any], words: str
+) -> None:
+    """A cache has a size and a time, and none of what may not be recorded as it is."""
+    with pytest.raises(SpecificationInvalid, match=words):
+        read(tmp_path, {**PLAIN, **extra})

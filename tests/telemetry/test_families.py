@@ -9,14 +9,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from serving.core.models import ModelName, VersionName
 from serving.core.predictions import Fate
 from serving.core.traffic import ReplicaEndpoint
+from serving.telemetry import comparison_families, ledger_families, replicas
 from serving.telemetry import families as table
-from serving.telemetry.families import (
-    REPLICA_FAMILIES,
-    GatewayMetrics,
-    ReplicaReport,
-    add_replica_families,
-)
+from serving.telemetry.families import GatewayMetrics
+from serving.telemetry.ledger_families import LEDGER_FAMILIES
 from serving.telemetry.metrics import Definition, MetricFamilies
+from serving.telemetry.replicas import REPLICA_FAMILIES, ReplicaReport, add_replica_families
 
 UNITS = ("_total", "_seconds", "_bytes", "_ratio", "_rows", "_info")
 THINGS = (
@@ -25,10 +23,12 @@ THINGS = (
 )
 TABLE = (
     *table.GATEWAY_FAMILIES,
-    *table.REPLICA_FAMILIES,
+    *REPLICA_FAMILIES,
     *table.LABEL_FAMILIES,
-    *table.LEDGER_FAMILIES,
+    *LEDGER_FAMILIES,
+    *comparison_families.COMPARISON_FAMILIES,
     *table.EVIDENCE_FAMILIES,
+    *table.ROLLOUT_FAMILIES,
     *table.SUPERVISOR_FAMILIES,
 )
 EXPOSED = ("serving_requests_total", "serving_request_duration_seconds", "serving_batch_rows")
@@ -73,7 +73,13 @@ def test_names_follow_the_conventions(definition: Definition) -> None:
 def test_every_family_is_in_the_table_once() -> None:
     """The table has no two rows of one name, and no definition stands outside it."""
     names = [definition.name for definition in TABLE]
-    defined = {each.name for each in vars(table).values() if isinstance(each, Definition)}
+    modules = [table, replicas, ledger_families, comparison_families]
+    defined = {
+        each.name
+        for module in modules
+        for each in vars(module).values()
+        if isinstance(each, Definition)
+    }
 
     assert len(names) == len(set(names))
     assert defined == set(names)
