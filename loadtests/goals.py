@@ -59,6 +59,8 @@ GOALS: Final = (
     Goal("guesses", "valid slowed by %", 5),
     Goal("guesses", "failed requests of valid callers", 0),
     Goal("guesses", "guesses answered otherwise", 0),
+    Goal("shadow", "p99 ms more with all copied", 0.5),
+    Goal("shadow", "failed requests", 0),
     Goal("ledger", "append CPU of the largest log over the smallest", 1.1),
     Goal("ledger", "hot ms for the newest 100 of a model", 10),
     Goal("ledger", "cold ms for the newest 100 of a model", 10),

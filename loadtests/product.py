@@ -31,13 +31,13 @@ TIMEOUT_S: Final = 30.0
 
 
 @contextmanager
-def product(durability: str, folder: Path) -> Iterator[Server]:
+def product(durability: str, folder: Path, *, config: Path = CONFIG) -> Iterator[Server]:
     """The product, up; durability as in `log.durability`. Raises ChildFailed."""
     data_dir = folder / f"product-{durability}"
     data_dir.mkdir(mode=0o700)
     overrides = _overrides(durability, data_dir)
     environment = {**_unset_environment(), **overrides}
-    command = [sys.executable, "-m", "serving", "up", "--json", "--config", str(CONFIG)]
+    command = [sys.executable, "-m", "serving", "up", "--json", "--config", str(config)]
     name = f"up-{durability}"
     with running(
         command, name=name, folder=folder, environment=environment, grace_s=GRACE_S
@@ -50,6 +50,7 @@ def product(durability: str, folder: Path) -> Iterator[Server]:
             headers={"Authorization": f"Bearer {token}"},
             account=child.account,
             grpc_address=f"{LOOPBACK}:{overrides['SERVING_GRPC_PORT']}",
+            environment=environment,
         )
         _check_guard(server)
         _check_metrics(int(overrides["SERVING_METRICS_PORT"]))

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,8 @@ M1: Final = "bench-m1"
 @dataclass(frozen=True, slots=True)
 class Server:
     """A running server. path: with `{model}` where it serves several. numeric: it runs the model.
-    grpc_address: empty where it does not speak it."""
+    grpc_address: empty where it does not speak it. environment: with which the product's own commands
+    find it."""
 
     url: str
     path: str
@@ -33,6 +34,7 @@ class Server:
     account: Account
     numeric: bool = True
     grpc_address: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def url_of(self, model: str) -> str:
         return self.url + self.path.format(model=model)

@@ -54,7 +54,7 @@ class Target:
 def product_target(model: str, folder: Path) -> Iterator[Target]:
     """The product as the benchmark starts it; model: M1 or M2, one row as JSON."""
     with product("fsync", folder) as server:
-        yield _target(server, server.url_of(MODELS[model]), PAYLOADS["json"])
+        yield target_of(server, server.url_of(MODELS[model]), PAYLOADS["json"])
 
 
 @contextmanager
@@ -69,5 +69,6 @@ def fixed_target(folder: Path) -> Iterator[Target]:
         yield Target(url, headers, payload, child.account)
 
 
-def _target(server: Server, url: str, payload: Payload) -> Target:
+def target_of(server: Server, url: str, payload: Payload) -> Target:
+    """What is asked of a running server."""
     return Target(url, server.headers, payload, server.account)

@@ -17,6 +17,7 @@ NOBODY: Final = 65534
 
 _SCRIPT: Final = """
 set -eu
+umask 022
 data=$1; base=$2; scratch=$3; shift 3
 ip link set lo up
 mount --make-rprivate /

@@ -105,13 +105,15 @@ class VersionQueue:
         """Of that, that some are encrypted."""
         self.plain = recording.policy == "fail_closed" and not recording.fields
         """Records are what was sent and answered, and no answer leaves without them."""
+        self._call_soon = soon = call_soon or asyncio.get_running_loop().call_soon
         cache = version.cache
-        self.cache = None if cache is None else ResponseCache(version, cache, clock)
+        self.cache = (
+            None if cache is None else ResponseCache(version, cache, clock=clock, call_soon=soon)
+        )
         self._credits = settings.credits
         self._most_bytes = settings.max_frame_bytes
         self._clock = clock
         self._outcomes = outcomes
-        self._call_soon = call_soon or asyncio.get_running_loop().call_soon
         self._waiting = WaitingCalls(weights_by_subject(admission.weights))
         self._pace = Pace(version, channel=settings, admission=admission)
         self._in_flight: set[Frame] = set()

@@ -19,12 +19,14 @@ never come here.
 
 Answers are kept from when their records are durable, each for `ttl_s`, and together in `max_bytes`, what
 Python needs for them included; the one not asked for the longest goes first. Equal requests that run
-at the same time run each.
+at the same time run each. Those that are found in one turn of the loop are recorded and answered
+together, as the calls of a frame are.
 """
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import msgspec
@@ -34,7 +36,7 @@ from serving.core.batches import BatchAnswer, BatchPart, TensorBlock
 from serving.core.clock import Clock
 from serving.core.models import Caching, ModelVersion
 from serving.errors import ServingError
-from serving.gateway.calls import Call, Exchange, InferenceRequest
+from serving.gateway.calls import Call, Exchange, InferenceRequest, ShapeKey
 from serving.gateway.forming import Frame
 from serving.predictionlog.format import Flag
 
@@ -46,6 +48,7 @@ OUTPUT_BYTES: Final = 256
 _CACHED: Final = int(Flag.CACHED)
 
 Answered = Callable[[Frame, BatchAnswer], None]
+CallSoon = Callable[[Callable[[], None]], object]
 
 
 class _Kept(NamedTuple):
@@ -54,15 +57,26 @@ class _Kept(NamedTuple):
     until_ns: int
 
 
+class _Found(NamedTuple):
+    """What was found in this turn for calls whose outputs have rows of the same shapes."""
+
+    frame: Frame
+    answers: list[BatchAnswer]
+
+
 class ResponseCache:
     """The answers of one version. Counts are since it was made."""
 
-    def __init__(self, version: ModelVersion, caching: Caching, clock: Clock) -> None:
+    def __init__(
+        self, version: ModelVersion, caching: Caching, *, clock: Clock, call_soon: CallSoon
+    ) -> None:
         self.held_bytes = self.hits = self.misses = self.evictions = 0
         self._most_bytes = caching.max_bytes
         self._ttl_ns = round(caching.ttl_s * 1e9)
         self._now_ns = clock.monotonic_ns
+        self._call_soon = call_soon
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._found: dict[ShapeKey, _Found] = {}
         tensors = [[each.name, each.datatype] for each in (*version.inputs, *version.outputs)]
         self._begun = hashlib.sha256(msgspec.json.encode([version.digest, tensors]))
 
@@ -86,10 +100,7 @@ class ResponseCache:
         self.hits += 1
         call.kind |= _CACHED
         call.queue.kinds = True
-        frame = call.frame = Frame(call.queue, [call])
-        frame.answer = kept.answer
-        answered(frame, kept.answer)
-        frame.calls = []  # Ends the cycle of frame and call.
+        self._find(call, kept.answer, answered)
         return True
 
     def keep(self, key: bytes, call: Call) -> None:
@@ -104,8 +115,7 @@ class ResponseCache:
             TensorBlock(block.datatype, block.row_shape, (bytes(view),))
             for block, view in zip(given.outputs, call.outputs, strict=True)
         )
-        # Nothing will have run: no batch, no waiting, no model time.
-        answer = BatchAnswer(call.rows, blocks, (BatchPart(call.rows, 0, 0, 0, 0, 0),))
+        answer = BatchAnswer(call.rows, blocks, ())
         before = self._kept.pop(key, None)
         if before is not None:
             self.held_bytes -= before.size_bytes
@@ -116,6 +126,29 @@ class ResponseCache:
         self._kept[key] = _Kept(answer, size_bytes, self._now_ns() + self._ttl_ns)
         self.held_bytes += size_bytes
 
+    def _find(self, call: Call, answer: BatchAnswer, answered: Answered) -> None:
+        if not self._found:
+            self._call_soon(lambda: self._give(answered))
+        shapes = tuple([output.row_shape for output in answer.outputs])
+        found = self._found.get(shapes)
+        if found is None:
+            found = self._found[shapes] = _Found(Frame(call.queue, []), [])
+        call.frame = found.frame
+        found.frame.calls.append(call)
+        found.answers.append(answer)
+
+    def _give(self, answered: Answered) -> None:
+        """Answers everybody for whom something was found in this turn, but who went away meanwhile."""
+        given, self._found = self._found, {}
+        for frame, answers in given.values():
+            pairs = zip(frame.calls, answers, strict=True)
+            waiting = [(call, answer) for call, answer in pairs if not call.done]
+            frame.calls = [call for call, _ in waiting]
+            if waiting:
+                frame.answer = _together(frame.calls, [answer for _, answer in waiting])
+                answered(frame, frame.answer)
+            frame.calls = []  # Ends the cycle of frame and calls.
+
     def _key(self, request: InferenceRequest, tenant: str) -> bytes:
         text = self._begun.copy()
         text.update(msgspec.json.encode([tenant, request.rows, request.shapes]))
@@ -124,6 +157,20 @@ class ResponseCache:
             text.update(len(buffer).to_bytes(8, "little"))
             text.update(buffer)
         return text.digest()
+
+
+def _together(calls: Sequence[Call], answers: Sequence[BatchAnswer]) -> BatchAnswer:
+    """One answer to all of them, each call told where its rows are."""
+    rows = 0
+    for call in calls:
+        call.first_row = rows
+        rows += call.rows
+    blocks = []
+    for column in zip(*(answer.outputs for answer in answers), strict=True):
+        whole = b"".join(block.buffers[0] for block in column)
+        blocks.append(replace(column[0], buffers=(whole,)))
+    # Nothing ran: no batch, no waiting, no model time.
+    return BatchAnswer(rows, tuple(blocks), (BatchPart(rows, 0, 0, 0, 0, 0),))
 
 
 class _KeepingExchange:

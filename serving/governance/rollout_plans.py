@@ -10,8 +10,8 @@ time, those on figures read the newest comparison of the two (`monitoring`):
     drift         distance between the distributions of answers
     fairness      the worst disagreement in any slice
 
-`errors` and `latency` are always read; the others when a plan names them. A comparison that rejects
-the candidate breaks every rollout, whatever its plan names.
+`errors` and `latency` are always read; the others when a plan names them. A limit that the model's own
+comparison states breaks every rollout, whatever its plan names.
 """
 
 import itertools

@@ -25,7 +25,7 @@ from serving.governance.gates import Reading
 from serving.governance.journal import Journal, new_id
 from serving.governance.retreat import last_good
 from serving.governance.rollout_book import MOST_TURNS, Rollout, RolloutTurn
-from serving.governance.rollout_plans import RolloutPlan, check_plan
+from serving.governance.rollout_plans import FIGURES, RolloutPlan, check_plan
 from serving.governance.rollout_states import ACTIVE, RolloutState, Turn, turned
 from serving.governance.rollout_traffic import (
     Deployable,
@@ -98,6 +98,7 @@ class Rollouts:
             )
         now = self._registry.traffic(connection, model, actor=actor)
         _check_ground(now, version.version)
+        _check_copies(now, version.version, order.plan)
         now_ns = self._journal.now_ns()
         made = Rollout(
             id=new_id(),
@@ -279,6 +280,17 @@ class Rollouts:
             reason=rollout.reason,
         )
         self._journal.record(connection, event, facts=facts)
+
+
+def _check_copies(now: Traffic, candidate: str, plan: RolloutPlan) -> None:
+    """Raises TransitionRefused where gates would wait for a comparison that nobody makes."""
+    blind = [gate for gate in plan.gates if gate in FIGURES]
+    if blind and all(each.version != candidate for each in now.shadows):
+        raise TransitionRefused(
+            f"gate {', '.join(blind)} reads the comparison, and version {candidate} gets no copies: "
+            f"make it a shadow first (serving traffic set {now.model} --stable {now.stable} "
+            f"--shadow {candidate})"
+        )
 
 
 def _check_ground(now: Traffic, candidate: str) -> None:

@@ -1,6 +1,7 @@
 """`serving experiment`: an A/B test on a running product, and a challenger over months of records."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,6 +157,15 @@ def call(instance: Instance) -> dict[str, set[str]]:
     return seen
 
 
+def in_force(instance: Instance) -> bool:
+    """Whether the gateway routes by the experiment's shares."""
+    text = httpx.get(f"{instance.metrics_url}/metrics").text
+    found = re.search(
+        r'^serving_traffic_weight_ratio{[^}]*version="2"[^}]*} (\S+)$', text, re.MULTILINE
+    )
+    return found is not None and float(found[1]) == 0.5
+
+
 def refused(data_dir: Path, *arguments: str) -> BaseException | None:
     return runner.invoke(app, [*arguments, "--data-dir", str(data_dir)]).exception
 
@@ -169,6 +179,7 @@ def test_an_experiment_from_its_start_to_its_readout(instance: Instance) -> None
         place, "experiment", "start", MODEL, "--name", "may", "--arm", "2=50%", "--reason", "a try"
     )
     again = refused(place, "experiment", "start", MODEL, "--name", "june", "--arm", "2=10%")
+    wait_until(lambda: in_force(instance))
     seen = call(instance)
     readout = ("experiment", "readout", MODEL, "--by", "SEX", "--json")
     while_it_runs = json.loads(run(place, *readout))

@@ -18,6 +18,7 @@ from serving.monitoring.figures import Decision, Figure
 from serving.monitoring.specification import ComparisonSpecification
 from serving.registry.lifecycle import Step
 from serving.registry.orders import TrafficOrder
+from serving.registry.shares import ShadowOrder
 from tests.control.hall import Hall
 from tests.registries import ADA, person
 
@@ -404,6 +405,7 @@ async def test_comparison_breaks_a_gate_that_is_named_or_whose_limit_is_stated(
     """One that is read and ok lets the rollout pass; one of another primary, or from before the rollout
     (which other rules may have made), says nothing, and waits."""
     hall.report = report
+    hall.registry.route(TrafficOrder(stable="1", shadows=(ShadowOrder(version="2"),)))
     hall.registry.start(plan=msgspec.structs.replace(AT_TEN, gates=gates))
     await hall.until(lambda: hall.state() in ("rolled_back", "completed", "holding"))
 

@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 SWAPS = int(os.environ.get("SERVING_TEST_SWAPS", "20"))
 CONTROL = {"drain_s": 0.2, "reconcile_s": 0.1}
+PATIENT = {"max_queue_wait_s": 5.0}
+"""Where models are loaded beside others that run, on a busy machine, a queue stands still for a moment."""
 FLAT_BYTES = 16 * 2**20
 """What both processes together may grow by after the first swaps: the allocator, and the figures that
 callers leave behind."""
@@ -92,7 +94,9 @@ async def test_p12_n16_sh_08_swaps_under_load_cost_no_request(tmp_path: Path) ->
     models = write_models(tmp_path / "models")
     add_broken(models, "9")
     deployment = {"model": "doubler", "stable": "1"}
-    with Instance(tmp_path, deployments=[deployment], models_dir=models, control=CONTROL) as it:
+    with Instance(
+        tmp_path, deployments=[deployment], models_dir=models, control=CONTROL, admission=PATIENT
+    ) as it:
         it.expect("ready")
         operator, place = Operator(it), Place(it.url, it.data_dir)
         others = ({**deployment, "shadows": ["2"]}, deployment)

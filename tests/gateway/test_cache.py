@@ -8,7 +8,7 @@ import pytest
 
 from serving.core.batches import BatchAnswer, RowFailure, TensorBlock
 from serving.core.models import Caching, Digest, ModelVersion, Recording, VersionName
-from serving.core.predictions import PredictionRecord
+from serving.core.predictions import Fate, PredictionRecord
 from serving.core.principals import Role
 from serving.errors import LogUnavailable, ServingError
 from serving.gateway.cache import ResponseCache
@@ -89,6 +89,26 @@ def test_a_hit_is_a_record_of_its_own(stand: Stand, link: MemoryLink) -> None:
     assert (hit.principal, hit.version, hit.digest) == ("bob", DOUBLER.version, DOUBLER.digest)
     assert (hit.batch_id, hit.batch_size, hit.run_us, hit.queue_us) == (0, 0, 0, 0)
     assert [_values(each) for each in (first, hit)] == [([[3, 3]], [[6, 6]])] * 2
+
+
+def test_hits_of_one_turn_keep_their_own_rows(stand: Stand, link: MemoryLink) -> None:
+    """They are answered together, each with what was kept for it; who left meanwhile with nothing."""
+    for value, rows in ((3, 2), (4, 1), (5, 3)):
+        ask(stand, link, stand.client(value, rows=rows))
+    clients = [stand.client(value, rows=rows) for value, rows in ((5, 3), (4, 1), (3, 2))]
+    for client in clients:
+        stand.pipeline.infer(client)
+    clients[1].go_away()
+    stand.turns.run()
+
+    assert [client.answers for client in clients] == [[[10] * 6], [], [[6] * 4]]
+    hits = stand.log.records[3:]
+    assert [(each.fate, each.cached) for each in hits] == [
+        (Fate.CLIENT_GONE, True),
+        (Fate.OK, True),
+        (Fate.OK, True),
+    ]
+    assert (len(link.sent), cache(stand).hits, stand.pipeline.admission.in_flight) == (3, 3, 0)
 
 
 def _values(record: PredictionRecord) -> tuple[object, object]:
@@ -262,7 +282,7 @@ def test_the_bound_is_what_python_takes(stand: Stand) -> None:
     large = Caching(max_bytes=64 * 1024 * 1024, ttl_s=10.0)
     version = replace(DOUBLER, cache=large)
     serve(stand, version)
-    known = ResponseCache(version, large, stand.clock)
+    known = ResponseCache(version, large, clock=stand.clock, call_soon=stand.turns.call_soon)
     queue = stand.queue(version)
     queue.cache = known
     tracemalloc.start()

@@ -178,6 +178,17 @@ def test_start_is_refused_where_it_makes_no_sense(stand: RolloutStand) -> None:
         stand.start()
 
 
+def test_gate_that_reads_a_comparison_needs_copies(stand: RolloutStand) -> None:
+    """It would wait for ever otherwise; the refusal says how to make them."""
+    plan = RolloutPlan(gates={"loss": 0.01, "errors": 0.02})
+    with pytest.raises(TransitionRefused, match=r"gate loss .* --stable 1 --shadow 2"):
+        stand.start(plan=plan)
+    assert stand.told() == []
+
+    stand.route(TrafficOrder(stable="1", shadows=(ShadowOrder(version="2"),)))
+    assert stand.start(plan=plan).state is RolloutState.PENDING
+
+
 def test_only_operators_turn_a_rollout_and_strangers_see_none(stand: RolloutStand) -> None:
     """A pause changes no traffic and is an operator's all the same."""
     stand.start()

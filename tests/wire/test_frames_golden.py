@@ -155,7 +155,7 @@ def test_what_is_written_is_what_was_recorded(name: str, written: bytes) -> None
 def test_numbers_of_the_format_are_fixed() -> None:
     """Datatype codes, reasons and kinds never change their numbers."""
     datatypes = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BF16 BYTES"
-    reasons = {"MODEL_ERROR": 1, "EXPIRED": 2, "INVALID_OUTPUT": 3}
+    reasons = {"MODEL_ERROR": 1, "EXPIRED": 2, "INVALID_OUTPUT": 3, "NO_MEMORY": 4}
 
     assert datatypes.split() == list(DTYPES)
     assert reasons == {reason.name: reason.value for reason in RowFailure}
