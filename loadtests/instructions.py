@@ -27,6 +27,8 @@ from loadtests.instruction_steps import ROWS, RUNS, steps
 RECORD: Final = Path(__file__).with_suffix(".json")
 MARGIN: Final = 0.03
 LIBRARIES: Final = ("numpy", "msgspec", "orjson", "google-crc32c")
+FEATURES: Final = ("sse4_2", "avx", "avx2", "bmi2", "fma", "f16c", "erms", "avx512f")
+"""Of the processor, by which libraries choose between ways to do the same."""
 TIMEOUT_S: Final = 300
 
 
@@ -48,10 +50,13 @@ class Counts:
 
 
 def build() -> str:
-    """Python and the libraries whose code is in the counts."""
+    """Python, as it was built, the libraries whose code is in the counts, and what they find to use."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    compiler = platform.python_compiler()
-    return ", ".join([python, compiler, *(f"{name} {version(name)}" for name in LIBRARIES)])
+    made = " ".join(platform.python_build())
+    known = set(Path("/proc/cpuinfo").read_text().split())
+    features = " ".join(feature for feature in FEATURES if feature in known)
+    libraries = [f"{name} {version(name)}" for name in LIBRARIES]
+    return ", ".join([python, made, platform.python_compiler(), *libraries, features])
 
 
 def count() -> Counts:
