@@ -41,6 +41,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
 
 
+@pytest.fixture(autouse=True)
+def _usual_umask() -> Iterator[None]:
+    """Verbs that write secrets set it for their process, which in tests is everybody's."""
+    umask = os.umask(0o022)
+    yield
+    os.umask(umask)
+
+
 @pytest.fixture
 async def in_process(tmp_path: Path) -> AsyncIterator[InProcess]:
     """A gateway worker and its replicas in this process, without a control process."""

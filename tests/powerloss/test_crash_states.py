@@ -11,8 +11,8 @@ from tests.powerloss.workloads import Run, sizes
 def test_lg_05_no_power_cut_loses_what_fsync_acknowledged() -> None:
     """Two lives of a writer, the first one killed: no state loses, invents or repeats a record."""
     run = Run()
-    run.write(sizes(60), killed=True)
-    run.write(sizes(75))
+    run.write(sizes(66), killed=True)
+    run.write(sizes(84))
     survivors = Survivors(run.frames)
 
     for state, acknowledged in crash_states(run.disk.journal):

@@ -318,36 +318,37 @@ async def test_a_batch_without_sampled_requests_leaves_no_span(collector: Collec
 def test_ob_01_a_refused_collector_costs_nothing() -> None:
     """Spans for a closed port are counted as failed; sending and closing stay quick."""
     tracing = request_tracing(f"http://127.0.0.1:{free_port()}")
-    slowest_s, closed_s = flood(tracing, requests=100)
+    usual_s, closed_s = flood(tracing, requests=100)
 
-    assert slowest_s < 0.5
+    assert usual_s < 0.1
     assert closed_s < 2.5
 
 
 def test_ob_02_ob_03_a_silent_collector_drops_and_never_blocks(blackhole: str) -> None:
     """With 3,000 requests for a collector that never answers, what exceeds the queue is dropped."""
     tracing = request_tracing(blackhole)
-    slowest_s, closed_s = flood(tracing, requests=3000)
+    usual_s, closed_s = flood(tracing, requests=3000)
 
-    assert slowest_s < 0.5
+    assert usual_s < 0.1
     assert closed_s < 2.5
     # One full queue, and what the sending thread took out of it before it was stuck.
     assert tracing.statistics().dropped >= 2 * 3000 - 2048 - 2 * 512
 
 
 def flood(tracing: RequestTracing, *, requests: int) -> tuple[float, float]:
-    """Seconds that the slowest of many sampled requests, and closing, took."""
+    """Seconds that 95 of 100 sampled requests, and closing, took; the machine may stop any request, but
+    a collector would stop all of them once its queue is full."""
     tracing.start()
-    slowest_s = 0.0
+    took_s = []
     for _ in range(requests):
         began_s = time.perf_counter()
         context = tracing.begin(TRACEPARENT)
         assert context is not None
         tracing.finish(context, facts())
-        slowest_s = max(slowest_s, time.perf_counter() - began_s)
+        took_s.append(time.perf_counter() - began_s)
     began_s = time.perf_counter()
     tracing.close()
-    return slowest_s, time.perf_counter() - began_s
+    return sorted(took_s)[requests * 95 // 100], time.perf_counter() - began_s
 
 
 def test_a_storm_of_failures_is_traced_in_part(blackhole: str) -> None:
