@@ -1,6 +1,7 @@
 """What a candidate that gets a copy of everything takes from the callers of the stable version.
 
     python -m loadtests.shadowing              eight pairs of windows, three minutes
+    python -m loadtests.shadowing --load 0.4   where the generator has no core of its own
     python -m loadtests.shadowing --quick      seconds instead: for CI, not for reporting
 
 BENCHMARKS, case 14a. M1 is registered twice, as the version that answers and as its candidate. An open
@@ -65,7 +66,9 @@ def configuration(folder: Path) -> Path:
     return file
 
 
-def shadowing(folder: Path, *, seconds: float, pairs: int = PAIRS) -> Figures:
+def shadowing(
+    folder: Path, *, seconds: float, pairs: int = PAIRS, share_of_peak: float = LOAD
+) -> Figures:
     """Callers' times with copies of everything, beside those without."""
     config = configuration(folder)
     lot = random.Random(SEED)  # noqa: S311 - an order, no secret
@@ -74,7 +77,7 @@ def shadowing(folder: Path, *, seconds: float, pairs: int = PAIRS) -> Figures:
     with product("fsync", folder, config=config) as server:
         target = target_of(server, server.url_of(M1), PAYLOADS["json"])
         peak = wrk.run(target.closed_load(CLOSED), seconds=seconds, folder=folder)
-        rate_per_s = LOAD * peak.requests / peak.seconds
+        rate_per_s = share_of_peak * peak.requests / peak.seconds
         for share in order:
             _copy(server, config, share)
             windows[share].append(_window(target, rate_per_s, seconds))
@@ -144,7 +147,8 @@ def main() -> int:
     seconds = options.seconds or (1.0 if options.quick else 6.0)
     try:
         with private_folder() as folder:
-            measured = [shadowing(folder, seconds=seconds, pairs=1 if options.quick else PAIRS)]
+            pairs = 1 if options.quick else PAIRS
+            measured = [shadowing(folder, seconds=seconds, pairs=pairs, share_of_peak=options.load)]
     except (ChildFailed, wrk.WrkFailed, OSError) as error:
         tell(f"could not measure: {error}")
         return IMPOSSIBLE
@@ -160,6 +164,7 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one pair of windows of 1 s")
+    parser.add_argument("--load", type=float, default=LOAD, help="of wrk's peak (default 0.7)")
     parser.add_argument("--seconds", type=float, help="of a window (default 6)")
     return parser.parse_args()
 
