@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 SWEEP_S: Final = 0.25
 LINGER_S: Final = 2.0
-RATE_GRACE_S: Final = 1.0
-"""How long a body may take before its rate counts."""
+RATE_GRACE_S: Final = 3.0
+"""How long a body may take before its rate counts: a packet that was lost costs a second or three."""
 
 _MAX_LINGER_BYTES: Final = 256 * 1024 * 1024
 _MAX_WAITING_BYTES: Final = 256 * 1024

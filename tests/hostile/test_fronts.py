@@ -16,13 +16,15 @@ from tests.hostile.product import INFER, READY
 from tests.places import wait_until
 
 QUIET_S = 0.3
+FIRST_S = 5.0
+"""Longer than a body may take before its rate counts."""
 REFUSED = {400, 408, 413, 414, 422, 431, 501, 502}
 
 
 def answers(connection: Conversation) -> list[Answer]:
     """Every answer until the end, or until nothing has come for a moment."""
     found: list[Answer] = []
-    while connection.has_answer(within_s=2.0 if not found else QUIET_S):
+    while connection.has_answer(within_s=FIRST_S if not found else QUIET_S):
         if connection.has_ended():
             break
         found.append(connection.receive())
