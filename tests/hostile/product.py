@@ -39,6 +39,7 @@ WIDE_ROWS: Final = 63
 """Of `wide`; nearly 16 MiB."""
 READY: Final = request("GET", "/v2/health/ready")
 
+INSPECTION: Final = b"serving.inference.inspection"
 _REFUSAL: Final = re.compile(r'^serving_refusals_total\{code="(\w+)"\} (\S+)$', re.MULTILINE)
 
 
@@ -89,15 +90,16 @@ class Product:
     # -- what it says of itself --------------------------------------------------------------------
 
     def pids(self) -> tuple[int, ...]:
-        """Every process of it."""
+        """Every process of it but those that look at one upload and end."""
         pid = self.instance.process.pid
-        return (pid, *descendants(pid))
+        staying = [each for each in descendants(pid) if INSPECTION not in command_of(each)]
+        return (pid, *staying)
 
     @cached_property
     def worker_pid(self) -> int:
         """The gateway worker's."""
         pid = self.instance.process.pid
-        (worker,) = (each for each in descendants(pid) if b"app.worker" in _command_of(each))
+        (worker,) = (each for each in descendants(pid) if b"app.worker" in command_of(each))
         return worker
 
     def usage(self) -> Usage:
@@ -158,7 +160,7 @@ def _port(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-def _command_of(pid: int) -> bytes:
+def command_of(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
