@@ -1,14 +1,14 @@
 """`serving rollout`: a candidate takes over step by step, watched by gates, or goes back."""
 
 import sys
+from functools import partial
 from typing import Annotated, Final
 from urllib.parse import quote
 
 import typer
 
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.orders import ControlClient
-from serving.cli.output import instant, say, say_json, table
+from serving.cli.groups import AtControl, grouped
+from serving.cli.output import instant, table
 from serving.cli.rollout_text import details, summary
 from serving.control.rollout_desk import RolloutList, RolloutView, TurnOrder
 from serving.core.clock import SystemClock
@@ -29,15 +29,18 @@ app = typer.Typer(
 
 ROLLOUTS: Final = "/v1/rollouts"
 WATCH_S: Final = 1.0
+CLEAR: Final = "\033[2J\033[H"
 
 Model = Annotated[str, typer.Argument(help="Whose rollout.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
 
 
 @app.command("start")
-def start(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def start(
     model: Model,
     *,
+    at: AtControl,
     to: Annotated[str, typer.Option(help="The candidate: a version that is approved.")],
     steps: Annotated[
         str,
@@ -59,9 +62,6 @@ def start(  # noqa: PLR0913 -- one parameter for each option
         typer.Option(help="Seconds that the old version stays deployed after the promotion."),
     ] = None,
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
 ) -> None:
     """Let a candidate take over, step by step.
 
@@ -93,20 +93,19 @@ def start(  # noqa: PLR0913 -- one parameter for each option
         warm_s=warm,
     )
     order = RolloutOrder(candidate=to, plan=plan, reason=reason)
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
-    _tell(client.post(_path(model), order, RolloutView), as_json=json)
+    client = at.client(Role.OPERATOR)
+    _tell(at, client.post(_path(model), order, RolloutView))
 
 
 @app.command("status")
+@grouped
 def status(
     model: Model,
     *,
+    at: AtControl,
     watch: Annotated[
         bool, typer.Option("--watch", help="Again every second, until it has ended.")
     ] = False,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
 ) -> None:
     """Show the newest rollout of a model: how far it is, and what each gate says.
 
@@ -117,30 +116,27 @@ def status(
       serving rollout status fraud
       serving rollout status fraud --watch
     """
-    client, clock = ControlClient(config, data_dir, role=Role.OPERATOR), SystemClock()
-    told = ""
+    client, clock = at.client(Role.OPERATOR), SystemClock()
+    told: object = None
     while True:
         view = client.get(_path(model), RolloutView)
         text = details(view, now_ns=clock.wall_ns())
-        if json:
-            _tell(view, as_json=True)
-        elif not watch or text != told:
-            clear = "\033[2J\033[H" if watch and sys.stdout.isatty() else ""
-            say(clear + text)
-        told = text
+        now = view if at.json else text
+        if now != told:
+            at.tell(view, partial(_screen, text, watched=watch))
+        told = now
         if not watch or not view.rollout.is_active:
             return
         clock.sleep(WATCH_S)
 
 
 @app.command("pause")
+@grouped
 def pause(
     model: Model,
     *,
+    at: AtControl,
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
 ) -> None:
     """Stay at the present weight; a gate that breaks still takes the candidate back.
 
@@ -148,17 +144,16 @@ def pause(
     Examples:
       serving rollout pause fraud --reason "before the weekend"
     """
-    _turn("pause", model, reason, config=config, data_dir=data_dir, as_json=json)
+    _turn(at, "pause", model, reason)
 
 
 @app.command("resume")
+@grouped
 def resume(
     model: Model,
     *,
+    at: AtControl,
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
 ) -> None:
     """Go on with a paused rollout; the time of its step begins anew.
 
@@ -166,17 +161,16 @@ def resume(
     Examples:
       serving rollout resume fraud
     """
-    _turn("resume", model, reason, config=config, data_dir=data_dir, as_json=json)
+    _turn(at, "resume", model, reason)
 
 
 @app.command("promote")
+@grouped
 def promote(
     model: Model,
     *,
+    at: AtControl,
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
 ) -> None:
     """Let the candidate answer everything now, whatever steps are left.
 
@@ -184,17 +178,16 @@ def promote(
     Examples:
       serving rollout promote fraud --reason "agreed in the meeting"
     """
-    _turn("promote", model, reason, config=config, data_dir=data_dir, as_json=json)
+    _turn(at, "promote", model, reason)
 
 
 @app.command("rollback")
+@grouped
 def rollback(
     model: Model,
     *,
+    at: AtControl,
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
 ) -> None:
     """Take the candidate back at once, also after it was promoted.
 
@@ -206,16 +199,15 @@ def rollback(
     Examples:
       serving rollout rollback fraud --reason "complaints from the desk"
     """
-    _turn("rollback", model, reason, config=config, data_dir=data_dir, as_json=json)
+    _turn(at, "rollback", model, reason)
 
 
 @app.command("list")
+@grouped
 def list_rollouts(
     *,
+    at: AtControl,
     limit: Annotated[int, typer.Option(help="At most so many, newest first.")] = 20,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
 ) -> None:
     """List rollouts of all models, newest first.
 
@@ -224,21 +216,17 @@ def list_rollouts(
       serving rollout list
       serving rollout list --limit 100 --json
     """
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
+    client = at.client(Role.OPERATOR)
     found = client.get(ROLLOUTS, RolloutList, limit=str(limit))
-    if json:
-        say_json(found)
-    else:
-        say(summary(found))
+    at.tell(found, lambda: summary(found))
 
 
 @app.command("history")
+@grouped
 def history(
     model: Model,
     *,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Show every turn of every rollout of a model, oldest first.
 
@@ -246,11 +234,12 @@ def history(
     Examples:
       serving rollout history fraud
     """
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
+    client = at.client(Role.OPERATOR)
     found = client.get(f"{_path(model)}/history", RolloutList)
-    if json:
-        say_json(found)
-        return
+    at.tell(found, lambda: _turns(found))
+
+
+def _turns(found: RolloutList) -> str:
     heads = ("WHEN", "CANDIDATE", "WHAT", "STATE", "WEIGHT", "BY", "WHY")
     rows = [
         (
@@ -265,22 +254,20 @@ def history(
         for rollout in reversed(found.rollouts)
         for each in rollout.history
     ]
-    say(table(heads, rows))
+    return table(heads, rows)
 
 
-def _turn(
-    verb: str, model: str, reason: str, *, config: Config, data_dir: DataDir, as_json: bool
-) -> None:
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
+def _turn(at: AtControl, verb: str, model: str, reason: str) -> None:
     order = TurnOrder(reason=reason)
-    _tell(client.post(f"{_path(model)}/{verb}", order, RolloutView), as_json=as_json)
+    _tell(at, at.client(Role.OPERATOR).post(f"{_path(model)}/{verb}", order, RolloutView))
 
 
-def _tell(view: RolloutView, *, as_json: bool) -> None:
-    if as_json:
-        say_json(view)
-    else:
-        say(details(view, now_ns=SystemClock().wall_ns()))
+def _tell(at: AtControl, view: RolloutView) -> None:
+    at.tell(view, lambda: details(view, now_ns=SystemClock().wall_ns()))
+
+
+def _screen(text: str, *, watched: bool) -> str:
+    return f"{CLEAR if watched and sys.stdout.isatty() else ''}{text}"
 
 
 def _path(model: str) -> str:

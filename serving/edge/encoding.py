@@ -76,10 +76,7 @@ class AnswerEncoder:
         parts = [self._begin, _id_of(call)] if call.request_id else [self._begin]
         for head, texts in heads:
             parts.append(head)
-            data = texts[first]
-            if rows > 1 and data:
-                data = b",".join(texts[first : first + rows])
-            parts.append(data)
+            parts.append(texts[first] if rows == 1 else _joined(texts[first : first + rows]))
         parts.append(b"]}]}")
         return b"".join(parts)
 
@@ -91,8 +88,7 @@ class AnswerEncoder:
         heads = []
         before = b',"outputs":[{"name":'
         for index, name in enumerate(self._names):
-            texts, row_shape = frame.rendered.get(index) or self._render(call, index)
-            shape = b"%d%b" % (call.rows, row_shape) if self._batched else row_shape[1:]
+            texts, shape = self._rendered(call, index)
             head = b'%b%b,"datatype":"%b","shape":[%b],"data":['
             heads.append((head % (before, name, self._datatypes[index], shape), texts))
             before = b']},{"name":'
@@ -114,24 +110,16 @@ class AnswerEncoder:
         return self._json_output(call, wanted.output)
 
     def _json_output(self, call: Call, index: int) -> bytes:
+        texts, shape = self._rendered(call, index)
+        data = _joined(texts[call.first_row : call.first_row + call.rows])
+        return _JSON % (self._names[index], self._datatypes[index], shape, data)
+
+    def _rendered(self, call: Call, index: int) -> tuple[list[bytes], bytes]:
+        """The text of every row of one output of the frame, and the call's own shape."""
         frame = call.frame
-        rendered = frame.rendered.get(index) if frame is not None else None
-        if rendered is None:
-            rendered = self._render(call, index)
-        first, rows = call.first_row, call.rows
-        texts, row_shape = rendered
-        data = texts[first]
-        if rows > 1 and data:
-            data = b",".join(texts[first : first + rows])
-        if not self._batched:
-            return _JSON % (self._names[index], self._datatypes[index], row_shape[1:], data)
-        return b'{"name":%b,"datatype":"%b","shape":[%d%b],"data":[%b]}' % (
-            self._names[index],
-            self._datatypes[index],
-            rows,
-            row_shape,
-            data,
-        )
+        known = frame.rendered.get(index) if frame is not None else None
+        texts, row_shape = known or self._render(call, index)
+        return texts, b"%d%b" % (call.rows, row_shape) if self._batched else row_shape[1:]
 
     def _render(self, call: Call, index: int) -> tuple[list[bytes], bytes]:
         """The text of every row of one output of the frame, and its row shape."""
@@ -185,6 +173,11 @@ class AnswerEncoder:
 
 def _id_of(call: Call) -> bytes:
     return b',"id":%b' % orjson.dumps(call.request_id.decode()) if call.request_id else b""
+
+
+def _joined(texts: Sequence[bytes]) -> bytes:
+    """Elements of several rows; nothing where rows have none."""
+    return b",".join(texts) if texts[0] else b""
 
 
 def _row_texts(block: TensorBlock, rows: int) -> list[bytes]:
