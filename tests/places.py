@@ -35,7 +35,7 @@ from serving.predictionlog.query import Query, Search
 from serving.settings import AccessSettings, Settings
 from tests.catalogue import DOUBLER, TWIN, write_models
 from tests.folderplans import Places, read_desired, release_deployments
-from tests.instances import free_ports
+from tests.instances import PATIENCE, free_ports
 
 PATIENCE_S: Final = 20.0
 PAUSE_S: Final = 0.02
@@ -108,6 +108,7 @@ class InProcess:
         values: dict[str, Any] = {name: {"port": port} for name, port in ports.items()}
         values |= {
             "data_dir": self.directory.root,
+            "admission": dict(PATIENCE),
             "models_dir": write_models(folder / "models"),
             "inference": {"engine": "local", "device": "cpu"},
             "deployments": [DOUBLER, TWIN],

@@ -164,13 +164,13 @@ class Window:
 
 
 def since(now: Counts, before: Counts) -> Counts:
-    """What was counted in between."""
+    """What was counted in between; nothing where a count fell, for then the two are not of one sum."""
     older = before.buckets or (0,) * len(now.buckets)
-    return Counts(
-        max(now.ok - before.ok, 0),
-        max(now.failed - before.failed, 0),
-        tuple(max(one - other, 0) for one, other in zip(now.buckets, older, strict=False)),
-    )
+    buckets = tuple(one - other for one, other in zip(now.buckets, older, strict=True))
+    between = Counts(now.ok - before.ok, now.failed - before.failed, buckets)
+    if min(between.ok, between.failed, *buckets) < 0:
+        return Counts(buckets=(0,) * len(buckets))
+    return between
 
 
 def _read(

@@ -97,6 +97,8 @@ class Conductor:
                 await self.turn(office)
             except ServingError as error:
                 logger.warning("rollouts wait", code=error.code, reason=error.message)
+            except Exception:  # A fault in judging must not take what serves with it.
+                logger.exception("rollouts wait")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), self._settings.tick_s)
 

@@ -1,7 +1,8 @@
 """What the gateways of this installation counted together: the newest report of each, summed up.
 
-A worker's counts begin anew when it starts again; what its predecessor had told by then is kept, so
-that sums never fall. What a worker counted after its last report and before it died is missing.
+A worker's counts begin anew when it starts again, those of a version when that leaves the worker and
+comes back, be it between two reports; what was told by then is kept, so that sums never fall. What a
+worker counted after its last report and before it died is missing.
 """
 
 from serving.core.clock import Clock
@@ -53,10 +54,10 @@ class Measures:
         }
 
     def _keep_gone(self, before: GatewayReport, report: GatewayReport) -> None:
-        """What a worker no longer tells of, since the version has left it."""
-        told = {_key(counts) for counts in report.versions}
+        """What a worker no longer tells of, since the version has left it, and maybe come back."""
+        told = {(_key(counts), counts.generation) for counts in report.versions}
         for counts in before.versions:
-            if _key(counts) not in told:
+            if (_key(counts), counts.generation) not in told:
                 self._keep(counts)
 
     def _keep(self, counts: VersionCounts) -> None:

@@ -22,7 +22,8 @@ NO_BUCKETS: Final = (0,) * (len(LATENCY_BOUNDS_S) + 1)
 class VersionCounts:
     """One version in one role.
 
-    ok: answered. failed: the others, by fate. latency_buckets: answered requests that took at most
+    generation: of these counts; a version that left a worker and came back counts anew, in a later
+    one. A sum over generations has the latest. ok: answered. failed: the others, by fate. latency_buckets: answered requests that took at most
     each bound, and at last all. latency_us_sum: how long those took. run_us_sum: model time, a
     batch's shared out by rows. rows: that were run. mirrored, dropped: copies made for it, and not
     made for want of room or budget.
@@ -31,6 +32,7 @@ class VersionCounts:
     model: str
     version: str
     role: Role
+    generation: int = 0
     ok: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
     latency_buckets: tuple[int, ...] = NO_BUCKETS
@@ -72,6 +74,7 @@ class VersionCounts:
             self.model,
             self.version,
             self.role,
+            generation=max(self.generation, other.generation),
             ok=self.ok + sign * other.ok,
             failed={name: count for name, count in failed.items() if count},
             latency_buckets=tuple(one + sign * another for one, another in pairs),

@@ -158,6 +158,7 @@ def _read(model: str, version: str, role: Role, metrics: VersionMetrics) -> Vers
         model,
         version,
         role,
+        generation=metrics.generation,
         ok=int(metrics.requests[Fate.OK].value),
         failed=failed,
         latency_buckets=tuple(accumulate(duration.counts)),

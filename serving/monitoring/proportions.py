@@ -61,6 +61,7 @@ def rate_span(hits: int, trials: int, alpha: float) -> tuple[float, float]:
     """The confidence sequence: every rate that the two-sided mixture has not rejected at alpha.
 
     For records of one constant probability it covers that at all times together with 1 - alpha.
+    hits: 0 to trials. alpha: above 0.
     """
     if not trials:
         return 0.0, 1.0
@@ -69,6 +70,9 @@ def rate_span(hits: int, trials: int, alpha: float) -> tuple[float, float]:
     threshold = mixture - LOG_ARCSINE - math.log(1.0 / alpha)
 
     def kept(rate: float) -> bool:
+        # The middle of a bracket next to 0 or 1 may be rounded to that, where nothing is kept.
+        if not 0.0 < rate < 1.0:
+            return False
         return hits * math.log(rate) + misses * math.log1p(-rate) >= threshold
 
     peak = hits / trials

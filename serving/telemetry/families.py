@@ -270,6 +270,7 @@ SUPERVISOR_FAMILIES: Final = (PROCESS_UP, PROCESS_RESTARTS)
 class VersionMetrics:
     """What a gateway counts about one model version in one role.
 
+    generation: later for a version that left and came back: its counts began anew.
     requests: by `Fate`, which is the index: `metrics.requests[fate].value += 1`; 0 is unused.
     executions: of the version in all its roles. failed_us: how long requests took that failed. Both
     are for the statistics that clients ask for, and are not exported. shadow_dropped: by reason.
@@ -282,6 +283,7 @@ class VersionMetrics:
         "executed_after_deadline",
         "executions",
         "failed_us",
+        "generation",
         "model_rows",
         "model_seconds",
         "queue",
@@ -291,7 +293,15 @@ class VersionMetrics:
         "shadow_dropped",
     )
 
-    def __init__(self, gateway: "GatewayMetrics", labels: Labels, executions: Executions) -> None:
+    def __init__(
+        self,
+        gateway: "GatewayMetrics",
+        labels: Labels,
+        executions: Executions,
+        *,
+        generation: int,
+    ) -> None:
+        self.generation = generation
         self.executions = executions
         self.failed_us = 0
         fates = [gateway.requests.child(*labels, fate.name.lower()) for fate in Fate]
@@ -337,6 +347,7 @@ class GatewayMetrics:
         self.model_seconds = families.counter(MODEL_SECONDS)
         self.diverted = families.counter(DIVERTED)
         self._versions: dict[Labels, VersionMetrics] = {}
+        self._generation = 0
 
     def version(self, model: str, version: str, role: Role) -> VersionMetrics:
         """Always the same object for the same version and role; keep it beside its queue."""
@@ -345,7 +356,10 @@ class GatewayMetrics:
         if metrics is None:
             known = self.of_version(model, version)
             executions = known[0].executions if known else Executions()
-            metrics = self._versions[labels] = VersionMetrics(self, labels, executions)
+            self._generation += 1
+            metrics = self._versions[labels] = VersionMetrics(
+                self, labels, executions, generation=self._generation
+            )
         return metrics
 
     def of_version(self, model: str, version: str) -> list[VersionMetrics]:

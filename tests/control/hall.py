@@ -40,7 +40,7 @@ class Hall:
     """Model `fraud`: version 1 answers, 2 and 3 are approved. One second a `tick`.
 
     failing: share of a version's answers that fail. slow_s: how long its answers take. alive: versions
-    that have a replica.
+    that have a replica. fault: what is raised whenever a comparison is asked for, `faults` times by now.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,6 +56,8 @@ class Hall:
         self.alive = {"1", "2", "3"}
         self.asked_each_s = ROWS_A_SECOND
         self.report: ComparisonReport | None = None
+        self.fault: Exception | None = None
+        self.faults = 0
         self._told: dict[tuple[str, str], VersionCounts] = {}
         self._left = 0.0
         self._open()
@@ -92,7 +94,7 @@ class Hall:
         )
         self.measures = Measures(clock)
         senses = Senses(
-            self.plane, self.measures, lambda _model, _candidate: self.report, self._reread
+            self.plane, self.measures, lambda _model, _candidate: self._comparison(), self._reread
         )
         self.conductor = Conductor(
             lambda: self.office,
@@ -161,6 +163,10 @@ class Hall:
     def return_database(self) -> None:
         (self.folder / "away").rename(self.folder / "registry.sqlite")
 
+    def forget(self) -> None:
+        """Gateways count anew in the same generation, against what they promise."""
+        self._told = {}
+
     # -- gateways --------------------------------------------------------------------------------
 
     def _ask(self) -> None:
@@ -193,6 +199,12 @@ class Hall:
     def _tell(self) -> None:
         now_ns = self.clock.wall_ns()
         self.measures.take(GatewayReport("g", 1, now_ns, 1, tuple(self._told.values())))
+
+    def _comparison(self) -> ComparisonReport | None:
+        if self.fault is not None:
+            self.faults += 1
+            raise self.fault
+        return self.report
 
     async def _reread(self) -> bool:
         await self.source.read()

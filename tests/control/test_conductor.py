@@ -1,5 +1,6 @@
 """Rollouts conducted in virtual time: advanced by good figures, ended by bad ones, killed and resumed."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from serving.registry.lifecycle import Step
 from serving.registry.orders import TrafficOrder
 from serving.registry.shares import ShadowOrder
 from tests.control.hall import Hall
+from tests.places import eventually
 from tests.registries import ADA, person
 
 AT_TEN = RolloutPlan(
@@ -237,6 +239,38 @@ async def test_sh_09_disk_that_is_full_does_not_stop_a_rollback(hall: Hall) -> N
     await hall.until(lambda: hall.state() == "rolled_back", within_s=30)
 
     assert hall.published == 0.0
+
+
+async def test_sums_that_fall_break_nothing_and_advance_nothing(hall: Hall) -> None:
+    """A gateway that forgot what it had told is no evidence against a candidate, nor for it."""
+    hall.registry.start(plan=AT_TEN)
+    await hall.until(lambda: hall.published == 0.5)
+    await hall.tick(2)
+    before = hall.conductor.seen["fraud"].sight.requests
+    hall.forget()
+    hall.slow_s["2"] = 0.0001  # Its lower buckets are fuller than they were.
+    await hall.tick()
+    after = hall.conductor.seen["fraud"].sight.requests
+    await hall.tick(5)
+
+    assert (hall.state(), hall.published) == ("running", 0.5)
+    assert before > after == 0
+
+
+async def test_fault_in_judging_does_not_end_control(hall: Hall) -> None:
+    """The rollout waits, and is judged again at the next look."""
+    hall.registry.start(plan=AT_TEN)
+    await hall.until(lambda: hall.state() == "running")
+    hall.fault = RuntimeError("a bug")
+    conducting = asyncio.create_task(hall.conductor.run())
+    await eventually(lambda: hall.faults >= 1)
+    hall.fault = None
+    hall.conductor.nudge()
+    hall.failing["2"] = 1.0
+    await hall.until(lambda: hall.state() == "rolled_back", within_s=30)
+    conducting.cancel()
+
+    assert not conducting.done()
 
 
 async def test_paused_rollout_stays_and_is_still_watched(hall: Hall) -> None:

@@ -26,6 +26,10 @@ def told(worker: str = "a/0", *, started_ns: int = 1, at_ns: int = 2, **ok: int)
     return GatewayReport(worker, started_ns, at_ns, epoch=at_ns, versions=counts)
 
 
+def canary(*, generation: int, ok: int) -> VersionCounts:
+    return VersionCounts("m", "2", "canary", generation=generation, ok=ok)
+
+
 def test_workers_are_summed_up_by_part(measures: Measures) -> None:
     """A version's answers as a canary are not those to callers who chose it."""
     measures.take(told("a/0", canary=3, chosen=1))
@@ -62,6 +66,17 @@ def test_version_that_leaves_a_worker_keeps_its_counts(measures: Measures) -> No
     measures.take(told(at_ns=4, canary=1))
 
     assert measures.of("m", "2", "canary").ok == 6
+
+
+def test_version_that_left_and_came_back_between_two_reports_keeps_its_counts(
+    measures: Measures,
+) -> None:
+    """The worker has not started again, but what it counts has: nobody sees a sum fall."""
+    measures.take(GatewayReport("a/0", 1, 2, 2, (canary(generation=1, ok=5),)))
+    measures.take(GatewayReport("a/0", 1, 3, 3, (canary(generation=2, ok=3),)))
+    measures.take(GatewayReport("a/0", 1, 4, 4, (canary(generation=2, ok=4),)))
+
+    assert measures.of("m", "2", "canary").ok == 9
 
 
 def test_sh_10_epochs_of_the_workers_are_known(measures: Measures, clock: ManualClock) -> None:

@@ -83,6 +83,21 @@ def test_version_that_changes_its_part_is_counted_in_both(stand: Stand) -> None:
     assert told.ok() == {("2", "canary"): 7, ("2", "stable"): 2}
 
 
+def test_version_that_comes_back_counts_anew_and_says_so(stand: Stand) -> None:
+    """Its series went with it; whoever sums up can tell that from a count that fell."""
+    told = Told(stand)
+    told.apply(arms=(Arm(SECOND, 10_000),))
+    told.ask(3)
+    before = told.of("2", "canary")
+    stand.metrics.retain(())
+    stand.metrics.version("doubler", "2", "primary")
+
+    after = told.of("2", "canary")
+
+    assert (before.ok, after.ok) == (3, 0)
+    assert after.generation > before.generation
+
+
 def test_counts_are_whole(stand: Stand) -> None:
     """Failures by fate, latencies in buckets up to all, model time and rows."""
     told = Told(stand)

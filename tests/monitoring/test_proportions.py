@@ -84,6 +84,12 @@ def test_the_interval_holds_what_the_test_does_not_reject(a: int, b: int, alpha:
     assert evidence == pytest.approx([-math.log(alpha)] * len(ends), abs=1e-4)
 
 
+def test_the_interval_at_an_error_rate_next_to_nothing_ends_at_0_or_1() -> None:
+    """Where no number between is left to tell apart, the end is that of the whole range."""
+    assert rate_span(1, 10, 1e-300)[0] == 0.0
+    assert rate_span(9, 10, 1e-300)[1] == 1.0
+
+
 def test_bounds_of_many_are_those_of_each() -> None:
     """The array form is the scalar one, element by element."""
     low, high = rate_bounds(np.array([0, 3, 10]), 10, 0.05)
