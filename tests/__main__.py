@@ -45,7 +45,8 @@ def run_again(command: Sequence[str]) -> int:
     failed = list(json.loads(LAST_FAILED.read_text()))
     if len(failed) > FEW:
         return status
-    print("failed beside others, once more alone:", *failed, sep="\n  ", flush=True)
+    sys.stdout.write("\n  ".join(["failed beside others, once more alone:", *failed]) + "\n")
+    sys.stdout.flush()
     return subprocess.run([*command, *ALONE], check=False).returncode  # noqa: S603 - our own
 
 
