@@ -56,7 +56,10 @@ EDITS: dict[str, tuple[str, ...]] = {
         "UPDATE audit_events SET body = replace(body, '\"serving\"', '\"bob\"'), actor = 'bob'"
         " WHERE position = :p",
     ),
-    "hash": ("UPDATE audit_events SET hash = '00' || substr(hash, 3) WHERE position = :p",),
+    "hash": (
+        "UPDATE audit_events SET hash = iif(hash LIKE '0%', 'f', '0') || substr(hash, 2)"
+        " WHERE position = :p",
+    ),
     "column": ("UPDATE audit_events SET actor = 'nobody' WHERE position = :p",),
     "nothing left": ("UPDATE audit_events SET body = '{}' WHERE position = :p",),
 }
