@@ -53,6 +53,30 @@ REASON: Final = "the deployments of the settings"
 
 
 @dataclass(frozen=True, slots=True)
+class _Ground:
+    """What everything else stands on. shelf: the artifacts that are here."""
+
+    database: Database
+    audit: AuditLog
+    keys: Keys
+    shelf: ArtifactStore
+    uploads: Uploads
+
+    @classmethod
+    def open(cls, settings: Settings, directory: DataDirectory, clock: Clock) -> Self:
+        shelf = open_artifacts(
+            settings, folder=directory.artifacts, keys_dir=directory.keys, clock=clock
+        )
+        return cls(
+            database=Database.open(settings.registry, directory.root, clock=clock),
+            audit=AuditLog(clock),
+            keys=_keys(directory),
+            shelf=shelf,
+            uploads=Uploads(directory.uploads, open_keys(settings.artifacts, directory.keys)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryParts:
     """Everything over one database. Blocks: used from the control plane's worker thread."""
 
@@ -79,51 +103,33 @@ class RegistryParts:
     ) -> Self:
         """Raises RegistryUnavailable, SchemaUnsupported, StartFailed, SpecificationInvalid."""
         catalogue = load_catalogue(settings.models_dir or DEFAULT_MODELS_DIR)
-        store = open_artifacts(
-            settings, folder=directory.artifacts, keys_dir=directory.keys, clock=clock
-        )
-        database = Database.open(settings.registry, directory.root, clock=clock)
-        audit = AuditLog(clock)
-        keys = _keys(directory)
+        ground = _Ground.open(settings, directory, clock)
+        database, audit, keys = ground.database, ground.audit, ground.keys
         governance = _governance(
             settings, keys, directory.refusals_file, audit=audit, live=live, clock=clock
         )
-        registry, operations = governance.registry, Operations(database, clock)
-        admission = _admission(governance, catalogue, database, shelf=store)
+        registry = governance.registry
+        admission = _admission(governance, catalogue, database, shelf=ground.shelf)
         applying = Applying(database, registry, admission)
-        uploads = Uploads(directory.uploads, open_keys(settings.artifacts, directory.keys))
         releases = ReleaseFiles(
             directory.releases, governance.guard, keys.signing, keys.trusted, clock
         )
+        trail = open_trail(settings, directory, database, governance=governance, clock=clock)
         return cls(
             settings=settings,
             directory=directory,
             database=database,
             journal=governance.journal,
             releases=releases,
-            retirement=Retirement(database, audit, store, clock),
+            retirement=Retirement(database, audit, ground.shelf, clock),
             applying=applying,
-            admitted=Admitted(uploads, store, database, registry, governance.evidence),
-            desks={
-                "registry": RegistryDesk(registry, database, operations, shelf=store),
-                "traffic": TrafficDesk(
-                    database,
-                    registry,
-                    operations,
-                    applying,
-                    PolicyHistory(directory.policy_history, clock),
-                ),
-                "governance": GovernanceDesk(governance, database, operations),
-                "audit": AuditDesk(database),
-                "uploads": UploadDesk(
-                    uploads, registry, database, settings=settings.artifacts, clock=clock
-                ),
-            },
-            evidence=EvidenceParts(
-                database,
-                open_trail(settings, directory, database, governance=governance, clock=clock),
-                keys.webhooks,
+            admitted=Admitted(
+                ground.uploads, ground.shelf, database, registry, governance.evidence
             ),
+            desks=_desks(
+                ground, governance, applying, settings=settings, directory=directory, clock=clock
+            ),
+            evidence=EvidenceParts(database, trail, keys.webhooks),
             rollouts=_rollouts(settings, governance, releases),
         )
 
@@ -160,6 +166,31 @@ def _keys(directory: DataDirectory) -> Keys:
         trusted=partial(read_trusted, directory.keys),
         webhooks=webhook_secret(directory.keys),
     )
+
+
+def _desks(
+    ground: _Ground,
+    governance: Governance,
+    applying: Applying,
+    *,
+    settings: Settings,
+    directory: DataDirectory,
+    clock: Clock,
+) -> Mapping[str, Desk]:
+    """By the name that the routes of the control port have for them."""
+    database, registry = ground.database, governance.registry
+    operations = Operations(database, clock)
+    history = PolicyHistory(directory.policy_history, clock)
+    uploads = UploadDesk(
+        ground.uploads, registry, database, settings=settings.artifacts, clock=clock
+    )
+    return {
+        "registry": RegistryDesk(registry, database, operations, shelf=ground.shelf),
+        "traffic": TrafficDesk(database, registry, operations, applying, history),
+        "governance": GovernanceDesk(governance, database, operations),
+        "audit": AuditDesk(database),
+        "uploads": uploads,
+    }
 
 
 def _admission(

@@ -1,7 +1,7 @@
 """How far long work is, on standard error and only where a person looks: one line that is rewritten."""
 
 import sys
-from typing import Final
+from typing import Final, Self
 
 from serving.core.clock import Clock
 
@@ -10,7 +10,7 @@ _WIDTH: Final = 30
 
 
 class Advance:
-    """Shows `done` of `total`; total None: not known."""
+    """Shows `done` of `total`; total None: not known. Entered, it is gone when the work is over."""
 
     def __init__(self, what: str, clock: Clock, *, total: int | None = None) -> None:
         """what: a noun, such as `reports`."""
@@ -19,6 +19,12 @@ class Advance:
         self._total = total
         self._shows = sys.stderr.isatty()
         self._began_ns = self._shown_ns = clock.monotonic_ns()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def to(self, done: int) -> None:
         """Ten times a second at most, however often it is called."""

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 import yaml
 
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.orders import ControlClient
+from serving.cli.groups import AtControl, grouped
 from serving.cli.output import say, say_json, table
 from serving.cli.shares import canaries_text, shadow_text
 from serving.control.changes import DEFAULT_REASON, Applied, ApplyOrder, Step
@@ -27,6 +26,7 @@ WORDS: Final[Mapping[str, Callable[[Shares], str]]] = {
 """What a step may change of a model's traffic, in words."""
 
 
+@grouped
 def apply(
     *,
     file: Annotated[
@@ -38,9 +38,7 @@ def apply(
         bool, typer.Option("--prune", help="Take the traffic of models that the file leaves out.")
     ] = False,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = DEFAULT_REASON,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Make what serves what a file says: the plan is shown first, then made if you agree.
 
@@ -54,12 +52,12 @@ def apply(
       serving apply -f production.yaml --yes --reason "release 14"
     """
     order = ApplyOrder(deployments=_deployments(file), plan_only=True, prune=prune, reason=reason)
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
+    client = at.client(Role.OPERATOR)
     planned = client.post("/v1/apply", order, Applied)
-    if not json:
+    if not at.json:
         say(describe(planned))
     if plan or not planned.steps:
-        if json:
+        if at.json:
             say_json(planned)
         return
     if not yes and not typer.confirm("make it so?"):
@@ -69,10 +67,7 @@ def apply(
         ApplyOrder(deployments=order.deployments, prune=prune, reason=reason),
         Applied,
     )
-    if json:
-        say_json(made)
-    else:
-        say(_outcome(made))
+    at.tell(made, lambda: _outcome(made))
     if any(step.kind == "blocked" for step in made.steps):
         raise typer.Exit(1)
 

@@ -16,8 +16,8 @@ from serving.artifacts.release import read_release, release_file
 from serving.artifacts.store import ArtifactStore
 from serving.audit.events import Event, EventName
 from serving.audit.spool import Spool
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import complain, say, say_json
+from serving.cli.groups import Answers, AtDirectory, grouped
+from serving.cli.output import complain
 from serving.core.actors import Actor
 from serving.core.clock import SystemClock
 from serving.errors import ArtifactInvalid, ReleaseRefused, SettingInvalid, SignatureInvalid
@@ -51,14 +51,13 @@ class Exported(msgspec.Struct, frozen=True):
 
 
 @app.command("rotate-key")
+@grouped
 def rotate_key(
     *,
     forget_old: Annotated[
         bool, typer.Option(help="Destroy the older wrapping keys once nothing needs them.")
     ] = False,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Make a new wrapping key and wrap the data key of every artifact with it.
 
@@ -71,7 +70,7 @@ def rotate_key(
       serving artifact rotate-key
       serving artifact rotate-key --forget-old
     """
-    settings = effective(config, data_dir)
+    settings = at.settings()
     directory = DataDirectory.at(settings.data_dir)
     store, keys = _store(settings, directory), open_keys(settings.artifacts, directory.keys)
     if forget_old and not isinstance(keys, LocalKeyStore):
@@ -82,22 +81,16 @@ def rotate_key(
     forgotten = keys.forget(key_id) if forget_old and isinstance(keys, LocalKeyStore) else ()
     done = Rotated(key_id, len(digests), rewrapped, forgotten)
     _record(directory, EventName.ARTIFACT_KEY_ROTATED, f"key:{key_id}", done)
-    if json:
-        say_json(done)
-    else:
-        say(f"wrapping key {key_id}: {rewrapped} of {len(digests)} artifacts wrapped anew")
-        if forgotten:
-            say(f"destroyed: {', '.join(forgotten)}")
+    at.tell(done, lambda: _rotated(done))
 
 
 @app.command("export-bundle")
+@grouped
 def export(
     version: Annotated[str, typer.Argument(help="MODEL@VERSION, as it was released.")],
     *,
     to: Annotated[Path, typer.Option(help="A folder that does not exist yet.")],
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Write a released version into a folder, readable, with an OpenSSF model signature.
 
@@ -109,7 +102,7 @@ def export(
       serving artifact verify-bundle census --public-key .serving/keys/bundle-key.pem
       model_signing verify key census --signature census/model.sig --public-key bundle-key.pem
     """
-    settings = effective(config, data_dir)
+    settings = at.settings()
     directory = DataDirectory.at(settings.data_dir)
     manifest = _manifest(directory, version)
     key = BundleKey(directory.keys)
@@ -118,14 +111,15 @@ def export(
     public = directory.keys / PUBLIC_NAME
     public.write_bytes(key.verifier.pem)
     done = Exported(str(to), str(signature), str(public), manifest.digests)
-    if json:
-        say_json(done)
-    else:
-        say(f"{len(manifest.files)} files of {version} in {to}, signed in {signature}")
+    at.tell(
+        done, lambda: f"{len(manifest.files)} files of {version} in {to}, signed in {signature}"
+    )
+    if not at.json:
         complain(f"whoever verifies it needs {public}")
 
 
 @app.command("verify-bundle")
+@grouped
 def verify(
     folder: Annotated[Path, typer.Argument(help="A folder with the files of a model.")],
     *,
@@ -133,7 +127,7 @@ def verify(
     signature: Annotated[
         Path | None, typer.Option(help=f"The signature. Default: {SIGNATURE_NAME} in the folder.")
     ] = None,
-    json: Json = False,
+    answers: Answers,
 ) -> None:
     """Verify a folder against its OpenSSF model signature: every file, and no other.
 
@@ -148,10 +142,14 @@ def verify(
     except OSError as error:
         raise SettingInvalid(f"--public-key {public_key}: {error.strerror}") from error
     found = verify_folder(folder, signature or folder / SIGNATURE_NAME, BundleVerifier(pem))
-    if json:
-        say_json({"verified": found})
-    else:
-        say(f"{len(found)} files are as they were signed")
+    answers.tell({"verified": found}, lambda: f"{len(found)} files are as they were signed")
+
+
+def _rotated(done: Rotated) -> str:
+    text = (
+        f"wrapping key {done.key_id}: {done.rewrapped} of {done.artifacts} artifacts wrapped anew"
+    )
+    return f"{text}\ndestroyed: {', '.join(done.forgotten)}" if done.forgotten else text
 
 
 def _store(settings: Settings, directory: DataDirectory) -> ArtifactStore:

@@ -16,11 +16,13 @@ from serving.audit.findings import Report
 from serving.audit.reading import Filter, export, find, read_export, trail_of
 from serving.audit.spool import Spool
 from serving.audit.verification import verify as verify_trail
-from serving.cli.options import Config, DataDir, Json, effective
+from serving.cli.groups import AtDirectory, grouped
+from serving.cli.options import Config, DataDir, effective
 from serving.cli.output import complain, instant, say, say_json, table
 from serving.core.clock import SystemClock
 from serving.errors import NotFound, SignatureInvalid
 from serving.predictionlog.query import instant_ns
+from serving.settings import Settings
 from serving.storage.database import FILE_NAME, Database
 from serving.trust.installation import read_trusted
 from serving.trust.signatures import TrustedKey, TrustedKeys
@@ -45,6 +47,7 @@ class _KeyFile(msgspec.Struct, frozen=True):
 
 
 @app.command("verify")
+@grouped
 def verify(
     *,
     file: Annotated[
@@ -59,9 +62,7 @@ def verify(
         typer.Option(help="File of trusted keys. Default: that of the data directory."),
     ] = None,
     database: Database_ = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Find edits, deletions, insertions, reorders, truncation, forks and older copies.
 
@@ -76,28 +77,26 @@ def verify(
       serving audit verify --anchor /mnt/witness/anchor.txt --json
       serving audit verify --file trail.jsonl --trusted trusted-keys.json --anchor anchor.txt
     """
-    settings = effective(config, data_dir)
+    settings = at.settings()
     directory = DataDirectory.at(settings.data_dir)
     keys = read_trusted(directory.keys) if trusted is None else read_keys(trusted)
     anchor = anchor or (anchor_of(settings, directory) if file is None else None)
     if anchor is not None and not anchor.exists():
         complain(f"serving: there is no anchor {anchor}: an older copy would not be noticed")
     trail = (
-        trail_of(_database(config, data_dir, database), anchor=anchor)
+        trail_of(_database(settings, database), anchor=anchor)
         if file is None
         else read_export(_existing(file), anchor=anchor)
     )
     report = verify_trail(trail, keys)
-    if json:
-        say_json(report)
-    else:
-        _show(report)
+    at.tell(report, lambda: _text(report))
     if not report.intact:
         raise typer.Exit(DAMAGED)
 
 
 @app.command("list")
-def list_events(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def list_events(
     *,
     name: Annotated[str, typer.Option(help="Only this event, or access:* for all of a kind.")] = "",
     actor: Annotated[str, typer.Option(help="Only by them; may end in *.")] = "",
@@ -108,9 +107,7 @@ def list_events(  # noqa: PLR0913 -- one parameter for each option
     until: Annotated[str | None, typer.Option(help="As --since.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=MOST_LISTED, help="At most so many.")] = 100,
     database: Database_ = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """List events, newest first: who did what to what, from where, and why.
 
@@ -129,8 +126,8 @@ def list_events(  # noqa: PLR0913 -- one parameter for each option
         until_ns=0 if until is None else instant_ns(until, now_ns=now_ns),
         limit=limit,
     )
-    found = find(_database(config, data_dir, database), wanted)
-    if json:
+    found = find(_database(at.settings(), database), wanted)
+    if at.json:
         for entry in found:
             say_json(entry)
         return
@@ -156,9 +153,10 @@ def export_trail(
       serving audit export trail.jsonl
       serving audit export | gzip > trail.jsonl.gz
     """
-    source = _database(config, data_dir, database)
+    settings = effective(config, data_dir)
+    source = _database(settings, database)
     if database is None:
-        directory = DataDirectory.at(effective(config, data_dir).data_dir)
+        directory = DataDirectory.at(settings.data_dir)
         where = "standard output" if output is None else str(output)
         event = Event(
             EventName.AUDIT_EXPORTED, operator_name(), "audit:trail", reason=where, source="cli"
@@ -174,8 +172,7 @@ def export_trail(
 # -- inside ------------------------------------------------------------------------------------------
 
 
-def _database(config: Path | None, data_dir: Path | None, file: Path | None) -> Database:
-    settings = effective(config, data_dir)
+def _database(settings: Settings, file: Path | None) -> Database:
     registry = settings.registry
     if file is not None:
         registry = registry.model_copy(update={"url": ""})
@@ -199,19 +196,17 @@ def read_keys(file: Path) -> TrustedKeys:
         raise SignatureInvalid(f"{file} does not list trusted keys: {error}") from error
 
 
-def _show(report: Report) -> None:
-    for finding in report.findings:
-        say(f"{finding.kind} at event {finding.position}: {finding.detail}")
+def _text(report: Report) -> str:
+    lines = [f"{each.kind} at event {each.position}: {each.detail}" for each in report.findings]
     if report.unlisted:
-        say(f"and {report.unlisted} more")
-    for refused in report.refused:
-        say(f"not counted: {refused}")
+        lines.append(f"and {report.unlisted} more")
+    lines += [f"not counted: {refused}" for refused in report.refused]
     verdict = "intact" if report.intact else "DAMAGED"
-    say(
+    lines.append(
         f"{verdict}: log {report.log_id}, {report.events} events, {report.covered} of them signed by "
         f"{report.checkpoints} checkpoints, {report.anchored} in the anchor"
     )
-    say(f"root {report.root}")
+    return "\n".join([*lines, f"root {report.root}"])
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """`serving experiment history`: what a challenger that stands as a shadow came to, month by month."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated
 from urllib.parse import quote
@@ -9,18 +9,15 @@ import typer
 
 from serving.cli.conditions import LedgerFiles, Since, Until
 from serving.cli.experiment import Model, app
+from serving.cli.groups import AtControl, grouped
 from serving.cli.joining import ledger_join
-from serving.cli.options import Config, DataDir, Json
 from serving.cli.orders import ControlClient
-from serving.cli.output import say, say_json, table
+from serving.cli.output import table
 from serving.cli.readout import (
     METRICS,
     NOTHING,
-    Alpha,
     Measure,
-    Outcome,
-    Score,
-    Threshold,
+    Yardstick,
     interval,
     milliseconds,
     number,
@@ -45,8 +42,16 @@ class Period(StrEnum):
     MONTH = "month"
 
 
+@dataclass(frozen=True, slots=True)
+class Loss(Yardstick):
+    """The same, but for outcomes that are worth something themselves."""
+
+    metric: Annotated[Measure, typer.Option(help="brier, squared or zero_one.")] = Measure.BRIER
+
+
 @app.command("history")
-def history(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def history(
     model: Model,
     *,
     candidate: Annotated[str, typer.Option(help="The challenger: the version that is a shadow.")],
@@ -58,14 +63,8 @@ def history(  # noqa: PLR0913 -- one parameter for each option
     ] = Period.MONTH,
     since: Since = None,
     until: Until = None,
-    outcome: Outcome = "",
-    score: Score = "",
-    metric: Annotated[Measure, typer.Option(help="brier, squared or zero_one.")] = Measure.BRIER,
-    threshold: Threshold = 0.5,
-    alpha: Alpha = 0.05,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    loss: Loss,
+    at: AtControl,
 ) -> None:
     """Show what a challenger came to beside the champion, month by month, over all that is recorded.
 
@@ -78,37 +77,36 @@ def history(  # noqa: PLR0913 -- one parameter for each option
       serving experiment history census-employment --candidate 2
       serving experiment history census-employment --candidate 2 --primary 1 --period week --since 90d
     """
-    if metric is Measure.VALUE:
+    if loss.metric is Measure.VALUE:
         raise ParameterInvalid("--metric is a loss here: brier, squared or zero_one")
-    champion = primary or _stable_of(ControlClient(config, data_dir, role=Role.OPERATOR), model)
+    champion = primary or _stable_of(at.client(Role.OPERATOR), model)
     now_ns = SystemClock().wall_ns()
-    challenge = Challenge(squared=METRICS[metric] == "squared", threshold=threshold, alpha=alpha)
+    challenge = Challenge(
+        squared=METRICS[loss.metric] == "squared", threshold=loss.threshold, alpha=loss.alpha
+    )
     since_ns = 0 if since is None else instant_ns(since, now_ns=now_ns)
     until_ns = LAST_NS if until is None else instant_ns(until, now_ns=now_ns)
-    with ledger_join(LedgerFiles(config, data_dir).settings) as join:
-        names = (champion, candidate)
-        standing = _standing(join, model, names, period=period, outcome=outcome, score=score)
+    with ledger_join(LedgerFiles(at.settings()).settings) as join:
+        standing = _standing(join, model, (champion, candidate), period=period, loss=loss)
         for rows in standing_rows(join, replace(standing, since_ns=since_ns, until_ns=until_ns)):
             challenge.add(rows)
     found = challenge.standings()
-    if json:
-        say_json({"model": model, "champion": champion, "challenger": candidate, "periods": found})
-    else:
-        _show(found, champion, candidate)
+    facts = {"model": model, "champion": champion, "challenger": candidate, "periods": found}
+    at.tell(facts, lambda: _text(found, champion, candidate))
 
 
 def _standing(
-    join: Join, model: str, versions: tuple[str, str], *, period: Period, outcome: str, score: str
+    join: Join, model: str, versions: tuple[str, str], *, period: Period, loss: Loss
 ) -> Standing:
     """versions: champion and challenger."""
-    is_known = bool(outcome or join.names(model))
-    known = outcome_of(join, model, outcome) if is_known else ""
+    is_known = bool(loss.outcome or join.names(model))
+    known = outcome_of(join, model, loss.outcome) if is_known else ""
     return Standing(
         model=model,
         primary=versions[0],
         candidate=versions[1],
         outcome=known,
-        score=score_of(join, model, known, score),
+        score=score_of(join, model, known, loss.score),
         period=period.value,
     )
 
@@ -117,18 +115,22 @@ def _stable_of(client: ControlClient, model: str) -> str:
     return client.get(f"/v1/traffic/{quote(model, safe='')}", Traffic).stable
 
 
-def _show(found: tuple[PeriodStanding, ...], champion: str, challenger: str) -> None:
-    say(f"champion {champion}, challenger {challenger}; the right half: all periods up to there")
+def _text(found: tuple[PeriodStanding, ...], champion: str, challenger: str) -> str:
     heads = (
         "SINCE", "ASKED", "PAIRED", "FAILED", "ALIKE", "OUTCOMES", f"LOSS {champion}",
         f"LOSS {challenger}", f"TIME {champion}", f"TIME {challenger}", "WON", "LOST",
         "DIFFERENCE", "INTERVAL", "E-VALUE",
     )  # fmt: skip
-    say(table(heads, [_row(each) for each in found]))
-    if found and found[-1].total.leads:
-        say(f"the {found[-1].total.leads} decides rightly more often")
-    elif found:
-        say("no difference is shown")
+    lines = [
+        f"champion {champion}, challenger {challenger}; the right half: all periods up to there",
+        table(heads, [_row(each) for each in found]),
+    ]
+    if found:
+        leads = found[-1].total.leads
+        lines.append(
+            f"the {leads} decides rightly more often" if leads else "no difference is shown"
+        )
+    return "\n".join(lines)
 
 
 def _row(each: PeriodStanding) -> tuple[str, ...]:

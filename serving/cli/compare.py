@@ -1,6 +1,7 @@
 """`serving compare`: a candidate compared with the version that answers."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,8 +11,8 @@ import typer
 from serving.app.comparing_once import CompareOrder, Comparer
 from serving.app.directory import DataDirectory
 from serving.cli.advance import Advance
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import say, say_json, table
+from serving.cli.groups import AtDirectory, grouped
+from serving.cli.output import table
 from serving.core.clock import SystemClock
 from serving.core.traffic import Snapshot
 from serving.errors import ParameterInvalid
@@ -24,29 +25,64 @@ from serving.settings import Settings
 NOT_PROMOTED: Final = 1
 
 Candidate = Annotated[str, typer.Option(help="A version of the model, or an .onnx file.")]
-Primary = Annotated[str, typer.Option(help="What it is compared with. Default: what answers now.")]
 Since = Annotated[str, typer.Option(help="Recorded pairs from when on: 1h, 30d, or an ISO time.")]
-Until = Annotated[str | None, typer.Option(help="Up to when, as --since. Default: now.")]
-ReplayFile = Annotated[
-    Path | None, typer.Option("--replay", help="A .jsonl of `serving replay`, instead.")
-]
-DataFile = Annotated[
-    Path | None,
-    typer.Option("--data", help="A .npz with an array for each input, instead; both versions run."),
-]
-Label = Annotated[str, typer.Option(help="The array of --data that holds the truth.")]
 
 
-def run(  # noqa: PLR0913 -- one parameter for each option
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is compared with what, as it was written: for `compare` and for `verdict issue`."""
+
+    candidate: Candidate
+    primary: Annotated[
+        str, typer.Option(help="What it is compared with. Default: what answers now.")
+    ] = ""
+    since: Since = "1d"
+    until: Annotated[str | None, typer.Option(help="Up to when, as --since. Default: now.")] = None
+    replay: Annotated[
+        Path | None, typer.Option("--replay", help="A .jsonl of `serving replay`, instead.")
+    ] = None
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="A .npz with an array for each input, instead; both versions run."
+        ),
+    ] = None
+    label: Annotated[str, typer.Option(help="The array of --data that holds the truth.")] = "label"
+
+    def order(
+        self, settings: Settings, model: str, *, by: Iterable[str] = (), limit: int | None = None
+    ) -> CompareOrder:
+        """Raises ParameterInvalid."""
+        if self.replay is not None and self.data is not None:
+            raise ParameterInvalid("--replay and --data name two sources: give one of them")
+        now_ns = SystemClock.wall_ns()
+        until = self.until
+        return CompareOrder(
+            model=model,
+            candidate=self.candidate,
+            primary=self.primary or _stable(settings, model),
+            since_ns=instant_ns(self.since, now_ns=now_ns),
+            until_ns=now_ns if until is None else instant_ns(until, now_ns=now_ns),
+            replay=self.replay,
+            data=self.data,
+            label=self.label,
+            by=tuple(by),
+            limit=limit,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Comparison):
+    """The same, but that a noise floor takes no candidate."""
+
+    candidate: Candidate = ""
+
+
+@grouped
+def run(
     model: Annotated[str, typer.Argument(help="Whose versions.")],
     *,
-    candidate: Candidate = "",
-    primary: Primary = "",
-    since: Since = "1d",
-    until: Until = None,
-    replay: ReplayFile = None,
-    data: DataFile = None,
-    label: Label = "label",
+    asked: Asked,
     by: Annotated[
         list[str] | None,
         typer.Option(help="Also by this input feature or `principal`; may be repeated."),
@@ -59,9 +95,7 @@ def run(  # noqa: PLR0913 -- one parameter for each option
             help="Instead: how often the primary disagrees with a second run of itself.",
         ),
     ] = False,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Compare a candidate with the version that answers, by the rules of the model.
 
@@ -82,61 +116,20 @@ def run(  # noqa: PLR0913 -- one parameter for each option
       serving compare census-employment --candidate 2 --data holdout.npz --label ESR
       serving compare census-employment --noise-floor --since 1d --limit 5000
     """
-    settings = effective(config, data_dir)
-    order = order_of(
-        settings, model, candidate=candidate, primary=primary, since=since, until=until,
-        replay=replay, data=data, label=label, by=tuple(by or ()), limit=limit,
-    )  # fmt: skip
-    clock = SystemClock()
-    advance = Advance("records", clock, total=limit)
-    comparer = Comparer(settings, clock, advanced=advance.to)
-    try:
+    settings, clock = at.settings(), SystemClock()
+    order = asked.order(settings, model, by=by or (), limit=limit)
+    with Advance("records", clock, total=limit) as advance:
+        comparer = Comparer(settings, clock, advanced=advance.to)
         if noise_floor:
-            _print_floor(comparer.measure_floor(order), json=json)
+            floor = comparer.measure_floor(order)
+            at.tell({"floor": floor.counts}, lambda: _floor(floor))
             return
-        if not candidate:
+        if not asked.candidate:
             raise ParameterInvalid("name a --candidate, or ask for --noise-floor")
         report = comparer.run(order)
-    finally:
-        advance.end()
-    if json:
-        say_json(report)
-    else:
-        say(describe(report))
+    at.tell(report, lambda: describe(report))
     if report.decision.outcome != "promote":
         raise typer.Exit(NOT_PROMOTED)
-
-
-def order_of(  # noqa: PLR0913 -- one parameter for each option
-    settings: Settings,
-    model: str,
-    *,
-    candidate: str,
-    primary: str,
-    since: str = "1d",
-    until: str | None = None,
-    replay: Path | None = None,
-    data: Path | None = None,
-    label: str = "label",
-    by: tuple[str, ...] = (),
-    limit: int | None = None,
-) -> CompareOrder:
-    """From options. Raises ParameterInvalid."""
-    if replay is not None and data is not None:
-        raise ParameterInvalid("--replay and --data name two sources: give one of them")
-    now_ns = SystemClock.wall_ns()
-    return CompareOrder(
-        model=model,
-        candidate=candidate,
-        primary=primary or _stable(settings, model),
-        since_ns=instant_ns(since, now_ns=now_ns),
-        until_ns=now_ns if until is None else instant_ns(until, now_ns=now_ns),
-        replay=replay,
-        data=data,
-        label=label,
-        by=by,
-        limit=limit,
-    )
 
 
 def _stable(settings: Settings, model: str) -> str:
@@ -215,9 +208,6 @@ def _figure(figure: Figure) -> tuple[str, ...]:
     )
 
 
-def _print_floor(floor: NoiseFloor, *, json: bool) -> None:
-    if json:
-        say_json({"floor": floor.counts})
-        return
+def _floor(floor: NoiseFloor) -> str:
     rows = [(name, str(n), str(hits)) for name, (hits, n) in sorted(floor.counts.items())]
-    say(table(("COMPARATOR", "ROWS", "DISAGREE WITH THEMSELVES"), rows))
+    return table(("COMPARATOR", "ROWS", "DISAGREE WITH THEMSELVES"), rows)

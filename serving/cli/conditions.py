@@ -1,17 +1,17 @@
 """What verbs that read the ledger can be asked for, and where an instance keeps what they read."""
 
 import getpass
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from serving.app.directory import DataDirectory
 from serving.audit.events import Event, EventName
 from serving.audit.spool import Spool
-from serving.cli.groups import Answers
-from serving.cli.options import Config, DataDir, effective
+from serving.cli.groups import AtDirectory
+from serving.cli.output import complain
 from serving.core.clock import SystemClock
 from serving.core.predictions import Fate
 from serving.errors import NotFound, ParameterInvalid
@@ -36,6 +36,9 @@ WithoutSubject = Annotated[
     bool, typer.Option("--without-subject", help="Only what names no data subject.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")]
+
+
+DAMAGED: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +85,21 @@ def _fate(text: str) -> Fate:
 
 
 @dataclass(frozen=True, slots=True)
-class AtLedger(Answers):
+class AtLedger(AtDirectory):
     """The ledger of the instance on a data directory; it need not run."""
-
-    config: Config = None
-    data_dir: DataDir = None
 
     def files(self) -> "LedgerFiles":
         """Raises NotFound, SettingInvalid."""
-        return LedgerFiles(self.config, self.data_dir)
+        return LedgerFiles(self.settings())
 
 
 class LedgerFiles:
     """Where the ledger of an instance lies."""
 
-    def __init__(self, config: Path | None, data_dir: Path | None) -> None:
-        """Raises NotFound, SettingInvalid."""
-        self.settings: Settings = effective(config, data_dir)
-        self.directory = DataDirectory.at(self.settings.data_dir)
+    def __init__(self, settings: Settings) -> None:
+        """Raises NotFound."""
+        self.settings = settings
+        self.directory = DataDirectory.at(settings.data_dir)
         self.log = self.directory.log
         if not self.log.is_dir():
             raise NotFound(
@@ -114,3 +114,17 @@ class LedgerFiles:
         facts = {key: value for key, value in asdict(what).items() if value}
         event = Event(name, actor, "log:payloads", after=facts, reason=reason, source="cli")
         Spool(self.directory.audit).add(event, at_ns=SystemClock().wall_ns())
+
+
+def complain_of(damaged: Collection[str], missing: Collection[str] = ()) -> None:
+    """Names what was not read, and ends the command with exit status 1 if there is any.
+
+    damaged: segments that do not hold. missing: what retention deleted meanwhile."""
+    for what, names in (
+        ("damaged, run `serving log verify`", damaged),
+        ("deleted before it was read", missing),
+    ):
+        if names:
+            complain(f"serving: {what}: {', '.join(sorted(names))}")
+    if damaged or missing:
+        raise typer.Exit(DAMAGED)

@@ -3,7 +3,7 @@
 import typer
 import yaml
 
-from serving.cli.options import Config, DataDir, Json, effective
+from serving.cli.groups import AtDirectory, grouped
 from serving.cli.output import say
 
 app = typer.Typer(help="Look at the settings.", no_args_is_help=True, rich_markup_mode=None)
@@ -15,7 +15,8 @@ def _verbs() -> None:
 
 
 @app.command("show")
-def show(*, config: Config = None, data_dir: DataDir = None, json: Json = False) -> None:
+@grouped
+def show(*, at: AtDirectory) -> None:
     """Print the effective settings: defaults, then file, then environment, then flags.
 
     The output is a valid configuration file. It holds no secrets: those are files in the data
@@ -27,8 +28,8 @@ def show(*, config: Config = None, data_dir: DataDir = None, json: Json = False)
       serving config show --config configs/benchmark.yaml --json
       SERVING_HTTP_PORT=9000 serving config show
     """
-    settings = effective(config, data_dir)
-    if json:
+    settings = at.settings()
+    if at.json:
         say(settings.model_dump_json())
     else:
         values = settings.model_dump(mode="json")

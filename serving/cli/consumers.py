@@ -4,11 +4,10 @@ from typing import Annotated
 
 import typer
 
-from serving.cli.conditions import LedgerFiles
-from serving.cli.log import DAMAGED
+from serving.cli.conditions import AtLedger, complain_of
+from serving.cli.groups import grouped
 from serving.cli.model import app
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.output import complain, instant, say, say_json, table
+from serving.cli.output import instant, say, say_json, table
 from serving.core.clock import SystemClock
 from serving.ledger.search import LedgerSearch
 from serving.predictionlog.consumers import Consumer, consumers
@@ -16,13 +15,12 @@ from serving.predictionlog.query import Query, instant_ns
 
 
 @app.command("consumers")
+@grouped
 def print_consumers(
     version: Annotated[str, typer.Argument(help="MODEL@VERSION, or MODEL for all versions of it.")],
     *,
     since: Annotated[str, typer.Option(help="From when on: 1h, 30d ago, or an ISO time.")] = "30d",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtLedger,
 ) -> None:
     """Name those who still call a version, with their last call: whom to tell before it is retired.
 
@@ -34,16 +32,13 @@ def print_consumers(
       serving model consumers census-employment --since 7d --json
     """
     model, _, name = version.partition("@")
-    files = LedgerFiles(config, data_dir)
+    files = at.files()
     since_ns = instant_ns(since, now_ns=SystemClock().wall_ns())
     search = LedgerSearch(
         files.log, files.place, Query(since_ns=since_ns, model=model, version=name)
     )
-    _print(consumers(search.records()), json=json)
-    if search.damaged:
-        names = ", ".join(sorted(search.damaged))
-        complain(f"serving: damaged, run `serving log verify`: {names}")
-        raise typer.Exit(DAMAGED)
+    _print(consumers(search.records()), json=at.json)
+    complain_of(search.damaged)
 
 
 def _print(found: list[Consumer], *, json: bool) -> None:

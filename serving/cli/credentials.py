@@ -13,9 +13,7 @@ from serving.access.orders import RevocationOrder
 from serving.access.patterns import ANY
 from serving.access.state import Revocation, RevocationKind
 from serving.app.directory import DataDirectory
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.orders import ControlClient
-from serving.cli.output import say, say_json
+from serving.cli.groups import AtControl, AtDirectory, grouped
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
 from serving.errors import ParameterInvalid, SettingInvalid
@@ -27,7 +25,8 @@ app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
-def token(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def token(
     context: typer.Context,
     *,
     subject: Annotated[str, typer.Option(help="Who the token speaks for; recorded.")] = "",
@@ -44,9 +43,7 @@ def token(  # noqa: PLR0913 -- one parameter for each option
         str, typer.Option(help="Whose member the subject is; it sees that tenant's models too.")
     ] = "",
     ttl: Annotated[str, typer.Option(help="How long it is valid: 90s, 15m, 1h, 1d.")] = "1h",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Print a token signed by the local issuer of a data directory, and nothing else.
 
@@ -66,7 +63,7 @@ def token(  # noqa: PLR0913 -- one parameter for each option
     if not subject or not role:
         raise ParameterInvalid("a token needs --subject and --role; see `serving token --help`")
     os.umask(0o077)
-    settings = effective(config, data_dir)
+    settings = at.settings()
     if not settings.access.has_local_issuer:
         raise SettingInvalid(
             "the local issuer is off, because access.issuers names others: a token from here would be "
@@ -77,13 +74,11 @@ def token(  # noqa: PLR0913 -- one parameter for each option
     made = issuer.issue(
         subject=subject, roles=role, models=model or None, tenant=tenant, ttl_s=seconds_of(ttl)
     )
-    if json:
-        say_json({"token": made, "token_id": _token_id(made)})
-    else:
-        say(made)
+    at.tell({"token": made, "token_id": _token_id(made)}, lambda: made)
 
 
 @app.command("revoke")
+@grouped
 def revoke(
     token_id: Annotated[
         str, typer.Argument(help="A token's `jti`; - reads a whole token from standard input.")
@@ -96,9 +91,7 @@ def revoke(
         bool, typer.Option("--everybody", help="End everything that was issued until now.")
     ] = False,
     comment: Annotated[str, typer.Option(help="Why; kept with it.")] = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """End tokens, and with --subject or --everybody API keys too; within a second everywhere.
 
@@ -121,11 +114,8 @@ def revoke(
         order = RevocationOrder(
             kind=RevocationKind.ISSUED_BEFORE, value=subject or ANY, comment=comment
         )
-    made = ControlClient(config, data_dir).post("/v1/access/revocations", order, Revocation)
-    if json:
-        say_json(made)
-    else:
-        say(f"revoked {made.value}")
+    made = at.client().post("/v1/access/revocations", order, Revocation)
+    at.tell(made, lambda: f"revoked {made.value}")
 
 
 def _token_id(token: str) -> str:

@@ -8,9 +8,9 @@ import typer
 
 from serving.audit.chain import Entry
 from serving.audit.events import EventName
-from serving.cli.options import Config, DataDir, Json
+from serving.cli.groups import AtControl, grouped
 from serving.cli.orders import ControlClient
-from serving.cli.output import instant, say, say_json, table
+from serving.cli.output import instant, table
 from serving.cli.shares import canaries_text, parse_canary, percent
 from serving.cli.traffic import Side
 from serving.core.principals import Role
@@ -42,6 +42,7 @@ class _Events(msgspec.Struct, frozen=True):
 
 
 @app.command("start")
+@grouped
 def start(
     model: Model,
     *,
@@ -54,9 +55,7 @@ def start(
         Side, typer.Option(help="What keeps a caller in one arm; chance decides which.")
     ] = Side.PRINCIPAL,
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Let other versions answer a share of the requests, by chance, until it is stopped.
 
@@ -71,7 +70,7 @@ def start(
     """
     if not name.strip() or not arm:
         raise ParameterInvalid("an experiment has a --name, and an --arm at least")
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
+    client = at.client(Role.OPERATOR)
     before = client.get(_traffic(model), Traffic)
     if before.experiment or before.arms:
         running = before.experiment or f"arms {canaries_text(before)}"
@@ -84,17 +83,17 @@ def start(
         salt=name,
         experiment=name,
     )
-    _tell(client.put(_traffic(model), order, Traffic), as_json=json)
+    now = client.put(_traffic(model), order, Traffic)
+    at.tell(now, lambda: _text(now))
 
 
 @app.command("stop")
+@grouped
 def stop(
     model: Model,
     *,
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """End the experiment: the stable version answers everything again. It can still be read.
 
@@ -104,18 +103,18 @@ def stop(
     Examples:
       serving experiment stop census-employment --reason "2 is better, p99 alike"
     """
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
+    client = at.client(Role.OPERATOR)
     before = client.get(_traffic(model), Traffic)
     if not before.experiment:
         raise NotFound(f"{model} has no experiment now")
     order = _order(before, reason=reason or f"end of experiment {before.experiment}")
-    _tell(client.put(_traffic(model), order, Traffic), as_json=json)
+    now = client.put(_traffic(model), order, Traffic)
+    at.tell(now, lambda: _text(now))
 
 
 @app.command("list")
-def list_runs(
-    model: Model, *, json: Json = False, config: Config = None, data_dir: DataDir = None
-) -> None:
+@grouped
+def list_runs(model: Model, *, at: AtControl) -> None:
     """List the experiments that a model had, as the audit trail knows them, oldest first.
 
     A change of arms, shares or stickiness begins a run of its own.
@@ -124,10 +123,11 @@ def list_runs(
     Examples:
       serving experiment list census-employment
     """
-    found = runs_of(ControlClient(config, data_dir, role=Role.AUDITOR), model)
-    if json:
-        say_json({"runs": found})
-        return
+    found = runs_of(at.client(Role.AUDITOR), model)
+    at.tell({"runs": found}, lambda: _runs(found))
+
+
+def _runs(found: list[ExperimentRun]) -> str:
     rows = [
         (
             each.name,
@@ -142,7 +142,7 @@ def list_runs(
         )
         for each in found
     ]
-    say(table(("NAME", "ARMS", "STICKY", "SINCE", "UNTIL", "BY"), rows))
+    return table(("NAME", "ARMS", "STICKY", "SINCE", "UNTIL", "BY"), rows)
 
 
 def runs_of(client: ControlClient, model: str) -> list[ExperimentRun]:
@@ -179,11 +179,8 @@ def _traffic(model: str) -> str:
     return f"/v1/traffic/{quote(model, safe='')}"
 
 
-def _tell(now: Traffic, *, as_json: bool) -> None:
-    if as_json:
-        say_json(now)
-    elif now.experiment:
-        arms = canaries_text(now)
-        say(f"{now.model}: experiment {now.experiment} runs: {arms}, the rest by {now.stable}")
-    else:
-        say(f"{now.model}: {now.stable} answers everything")
+def _text(now: Traffic) -> str:
+    if not now.experiment:
+        return f"{now.model}: {now.stable} answers everything"
+    arms = canaries_text(now)
+    return f"{now.model}: experiment {now.experiment} runs: {arms}, the rest by {now.stable}"

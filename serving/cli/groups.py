@@ -16,12 +16,14 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from serving.cli.options import Config, DataDir, Json
+from serving.app.directory import DataDirectory
+from serving.cli.options import Config, DataDir, Json, effective
 from serving.cli.orders import ControlClient
 from serving.cli.output import say, say_json
 from serving.cli.registry import Url, registry
 from serving.client import RegistryClient
 from serving.core.principals import Role
+from serving.settings import Settings
 
 Verb = Callable[..., None]
 Token = Annotated[
@@ -44,15 +46,28 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class AtControl(Answers):
-    """The control port of the instance on a data directory."""
+class AtDirectory(Answers):
+    """A data directory and the settings of its instance, which need not run."""
 
     config: Config = None
     data_dir: DataDir = None
 
+    def settings(self, **flags: Any) -> Settings:
+        """After file, environment and flags, as `effective` takes them. Raises SettingInvalid."""
+        return effective(self.config, self.data_dir, **flags)
+
+    def directory(self) -> DataDirectory:
+        """Raises SettingInvalid."""
+        return DataDirectory.at(self.settings().data_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class AtControl(AtDirectory):
+    """The control port of the instance on a data directory."""
+
     def client(self, role: Role = Role.ADMIN) -> ControlClient:
         """Asks in this role. Raises NotReady."""
-        return ControlClient(self.config, self.data_dir, role=role)
+        return ControlClient(self.directory(), role=role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +77,7 @@ class AsSomebody(AtControl):
     token: Token = ""
 
     def client(self, role: Role = Role.ADMIN) -> ControlClient:
-        return ControlClient(self.config, self.data_dir, role=role, token=self.token)
+        return ControlClient(self.directory(), role=role, token=self.token)
 
 
 @dataclass(frozen=True, slots=True)

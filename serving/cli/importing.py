@@ -1,15 +1,17 @@
 """`serving model import`: models from a folder of model folders, or from an MLflow registry."""
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
+from serving.cli.groups import AtDirectory, grouped
 from serving.cli.model import app
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.output import complain, say, say_json
+from serving.cli.output import complain
 from serving.cli.registry import keep_artifact, read_definition_file, registry
 from serving.client import RegistryClient
 from serving.client.mlflow import MlflowModel, MlflowRegistry, MlflowVersion
@@ -48,30 +50,48 @@ class _Version(msgspec.Struct, frozen=True):
     lineage: Lineage
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where models come from: a folder, or an MLflow server."""
+
+    folder: Annotated[
+        Path | None, typer.Option(help="A folder of model folders, each with its model.yaml.")
+    ] = None
+    mlflow: Annotated[
+        str | None, typer.Option(help="URL of an MLflow server; a token in MLFLOW_TRACKING_TOKEN.")
+    ] = None
+    mlflow_token: Annotated[str, typer.Option(envvar="MLFLOW_TRACKING_TOKEN", hidden=True)] = ""
+    called: Annotated[
+        str, typer.Option("--as", help="The name here, where MLflow's does not fit or is taken.")
+    ] = ""
+    owner: Annotated[str, typer.Option(help="Who answers for it; from MLflow only.")] = ""
+    definition: Annotated[
+        Path | None,
+        typer.Option(help="What it takes and answers, where MLflow has no tensor signature."),
+    ] = None
+
+    def bring(self, names: Sequence[str], importer: "_Importer") -> list[Imported]:
+        """Those of these names; of a folder all where none is named. Raises ParameterInvalid."""
+        if self.folder is not None:
+            found = names or _all_of(self.folder)
+            return [_from_folder(importer, self.folder, name) for name in found]
+        if self.mlflow is None or not names:
+            raise ParameterInvalid("name the models to import from MLflow")
+        given = None if self.definition is None else read_definition_file(self.definition)
+        with MlflowRegistry(self.mlflow, token=self.mlflow_token) as server:
+            bringing = _MlflowImport(importer, server, owner=self.owner, definition=given)
+            return [bringing.model(name, self.called or name) for name in names]
+
+
 @app.command("import")
-def import_models(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def import_models(
     names: Annotated[
         list[str] | None, typer.Argument(help="Which models; with --folder all when none is named.")
     ] = None,
     *,
-    folder: Annotated[
-        Path | None, typer.Option(help="A folder of model folders, each with its model.yaml.")
-    ] = None,
-    mlflow: Annotated[
-        str | None, typer.Option(help="URL of an MLflow server; a token in MLFLOW_TRACKING_TOKEN.")
-    ] = None,
-    mlflow_token: Annotated[str, typer.Option(envvar="MLFLOW_TRACKING_TOKEN", hidden=True)] = "",
-    called: Annotated[
-        str, typer.Option("--as", help="The name here, where MLflow's does not fit or is taken.")
-    ] = "",
-    owner: Annotated[str, typer.Option(help="Who answers for it; from MLflow only.")] = "",
-    definition: Annotated[
-        Path | None,
-        typer.Option(help="What it takes and answers, where MLflow has no tensor signature."),
-    ] = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    source: Source,
+    at: AtDirectory,
 ) -> None:
     """Register models, their versions and artifacts from elsewhere. Repeating it adds what is new.
 
@@ -82,36 +102,26 @@ def import_models(  # noqa: PLR0913 -- one parameter for each option
       serving model import --folder models
       serving model import --mlflow http://mlflow.example.org:5000 fraud --owner ada
     """
-    if (folder is None) == (mlflow is None):
+    if (source.folder is None) == (source.mlflow is None):
         raise ParameterInvalid("give --folder or --mlflow, and only one of the two")
-    with registry(config, data_dir, role=Role.DEVELOPER) as client:
-        importer = _Importer(client, config, data_dir)
-        if folder is not None:
-            done = [_from_folder(importer, folder, name) for name in names or _all_of(folder)]
-        elif mlflow is not None and names:
-            given = None if definition is None else read_definition_file(definition)
-            with MlflowRegistry(mlflow, token=mlflow_token) as source:
-                bringing = _MlflowImport(importer, source, owner=owner, definition=given)
-                done = [bringing.model(name, called or name) for name in names]
-        else:
-            raise ParameterInvalid("name the models to import from MLflow")
-    with registry(config, data_dir, role=Role.OPERATOR) as client:
+    with registry(at.config, at.data_dir, role=Role.DEVELOPER) as client:
+        done = source.bring(names or (), _Importer(client, at))
+    with registry(at.config, at.data_dir, role=Role.OPERATOR) as client:
         for each in done:
             _point(client, each)
-    if json:
-        say_json(done)
-        return
-    for each in done:
-        say(f"{each.model}: {len(each.registered)} registered, {len(each.known)} known")
+    at.tell(done, lambda: "\n".join(map(_line, done)) or "nothing to import")
+
+
+def _line(done: Imported) -> str:
+    return f"{done.model}: {len(done.registered)} registered, {len(done.known)} known"
 
 
 class _Importer:
     """Brings one version after the other into the registry of the instance that runs here."""
 
-    def __init__(self, client: RegistryClient, config: Path | None, data_dir: Path | None) -> None:
+    def __init__(self, client: RegistryClient, at: AtDirectory) -> None:
         self.client = client
-        self._config = config
-        self._data_dir = data_dir
+        self._at = at
 
     def model(self, name: str, facts: ModelFacts) -> None:
         """Registers the model unless it is there."""
@@ -124,7 +134,7 @@ class _Importer:
         """Whether it is new. Raises DigestChanged."""
         digest = ""
         if version.file is not None:
-            digest = keep_artifact(self._config, self._data_dir, version.file)
+            digest = keep_artifact(self._at.config, self._at.data_dir, version.file)
         try:
             known = self.client.version(model, version.name)
         except NotFound:

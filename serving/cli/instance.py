@@ -7,7 +7,7 @@ import typer
 
 from serving.app.progress import JsonProgress, Progress, TextProgress
 from serving.app.supervisor import Supervisor
-from serving.cli.options import Config, DataDir, Json, effective
+from serving.cli.groups import AtDirectory, grouped
 from serving.cli.output import say
 from serving.core.clock import SystemClock
 from serving.settings import Settings
@@ -15,10 +15,9 @@ from serving.settings import Settings
 FORCED = 1
 
 
-def up(  # noqa: PLR0913 - each is an option of the command
+@grouped
+def up(
     *,
-    config: Config = None,
-    data_dir: DataDir = None,
     http_port: Annotated[
         int | None, typer.Option(help="Where predictions are asked for. Default: 8000.")
     ] = None,
@@ -38,7 +37,7 @@ def up(  # noqa: PLR0913 - each is an option of the command
         str | None,
         typer.Option(help="ray (default), or local: models in one process, without Ray."),
     ] = None,
-    json: Json = False,
+    at: AtDirectory,
 ) -> None:
     """Start everything on this machine and stay in the foreground until Ctrl-C.
 
@@ -52,9 +51,7 @@ def up(  # noqa: PLR0913 - each is an option of the command
       serving up --data-dir /srv/a --http-port 9000 --grpc-port 9001 --metrics-port 9002 --control-port 9003
       SERVING_LOG_DURABILITY=process serving up --json
     """
-    settings = effective(
-        config,
-        data_dir,
+    settings = at.settings(
         http__port=http_port,
         grpc__port=grpc_port,
         metrics__port=metrics_port,
@@ -62,7 +59,7 @@ def up(  # noqa: PLR0913 - each is an option of the command
         http__workers=workers,
         inference__engine=engine,
     )
-    progress = JsonProgress(say) if json else TextProgress(say)
+    progress = JsonProgress(say) if at.json else TextProgress(say)
     if not asyncio.run(_run(settings, progress)):
         raise typer.Exit(FORCED)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from serving.cli.options import Config, DataDir, Json, effective
+from serving.cli.groups import AtDirectory, grouped
 from serving.cli.output import complain, say, say_json, table
 from serving.core.clock import SystemClock
 from serving.errors import NotFound, ParameterInvalid
@@ -21,6 +21,7 @@ from serving.settings import Settings
 _NOTHING: Final = "-"
 
 
+@grouped
 def join(
     *,
     model: Annotated[str, typer.Option(help="Whose labelled rows; without it, figures only.")] = "",
@@ -34,9 +35,7 @@ def join(
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="Also rows that nothing is known of yet.")
     ] = False,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Join predictions with reported outcomes, by prediction id and row.
 
@@ -55,16 +54,15 @@ def join(
     if output is not None and (not model or output.suffix not in FORMATS):
         raise ParameterInvalid(f"--output needs --model, and ends in {', '.join(FORMATS)}")
     now_ns = SystemClock().wall_ns()
-    settings = effective(config, data_dir)
     with ledger_join(
-        settings,
+        at.settings(),
         since_ns=0 if since is None else instant_ns(since, now_ns=now_ns),
         until_ns=LAST_NS if until is None else instant_ns(until, now_ns=now_ns),
     ) as found:
         if output is not None:
             rows = write_labelled(found, model, output=output, unlabelled=unlabelled)
             complain(f"{rows} rows of {model} in {output}")
-        _print([each for each in found.figures() if model in ("", each.model)], json=json)
+        _print([each for each in found.figures() if model in ("", each.model)], json=at.json)
 
 
 def ledger_join(

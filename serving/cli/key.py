@@ -8,9 +8,8 @@ import typer
 
 from serving.access.orders import KeyOrder, KeyView, MadeKey, RotationOrder
 from serving.cli.credentials import seconds_of
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.orders import ControlClient
-from serving.cli.output import complain, instant, say, say_json, table
+from serving.cli.groups import AtControl, grouped
+from serving.cli.output import complain, instant, table
 from serving.core.principals import Role
 
 app = typer.Typer(
@@ -27,7 +26,8 @@ class _Keys(msgspec.Struct, frozen=True):
 
 
 @app.command("create")
-def create(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def create(
     *,
     subject: Annotated[str, typer.Option(help="Who the key speaks for; recorded.")],
     role: Annotated[list[Role], typer.Option(help="What it may do; may be repeated.")],
@@ -38,9 +38,7 @@ def create(  # noqa: PLR0913 -- one parameter for each option
     tenant: Annotated[str, typer.Option(help="The tenant that it belongs to.")] = "",
     owner: Annotated[str, typer.Option(help="Who answers for it. Default: you.")] = "",
     ttl: Annotated[str, typer.Option(help="How long it is valid: 1h, 90d; at most 366d.")] = "90d",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Make an API key and print it: the only time that it can be seen.
 
@@ -61,12 +59,12 @@ def create(  # noqa: PLR0913 -- one parameter for each option
         owner=owner,
         ttl_s=round(seconds_of(ttl)),
     )
-    made = ControlClient(config, data_dir).post("/v1/access/keys", order, MadeKey)
-    _show(made, as_json=json)
+    _show(at.client().post("/v1/access/keys", order, MadeKey), at=at)
 
 
 @app.command("list")
-def list_keys(*, json: Json = False, config: Config = None, data_dir: DataDir = None) -> None:
+@grouped
+def list_keys(*, at: AtControl) -> None:
     """List all keys, newest first, with who answers for each and when it was last used.
 
     Last use is known to some minutes.
@@ -76,32 +74,26 @@ def list_keys(*, json: Json = False, config: Config = None, data_dir: DataDir = 
       serving key list
       serving key list --json
     """
-    keys = ControlClient(config, data_dir).get("/v1/access/keys", _Keys).keys
-    if json:
-        say_json(keys)
-        return
+    keys = at.client().get("/v1/access/keys", _Keys).keys
     heads = ("KEY", "STATE", "SUBJECT", "ROLES", "MODELS", "TENANT", "OWNER", "EXPIRES", "LAST USE")
-    say(table(heads, [_row(key) for key in keys]))
+    at.tell(keys, lambda: table(heads, [_row(key) for key in keys]))
 
 
 @app.command("revoke")
-def revoke(
-    key: Key, *, json: Json = False, config: Config = None, data_dir: DataDir = None
-) -> None:
+@grouped
+def revoke(key: Key, *, at: AtControl) -> None:
     """End a key now; every worker refuses it within a second.
 
     \b
     Examples:
       serving key revoke 3f9a0c2d71b4
     """
-    ControlClient(config, data_dir).delete(f"/v1/access/keys/{quote(key, safe='')}")
-    if json:
-        say_json({"revoked": key})
-    else:
-        say(f"revoked {key}")
+    at.client().delete(f"/v1/access/keys/{quote(key, safe='')}")
+    at.tell({"revoked": key}, lambda: f"revoked {key}")
 
 
 @app.command("rotate")
+@grouped
 def rotate(
     key: Key,
     *,
@@ -109,9 +101,7 @@ def rotate(
         str, typer.Option(help="How long the old key counts beside the new one.")
     ] = "1h",
     ttl: Annotated[str, typer.Option(help="How long the new key is valid.")] = "90d",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Make a key for the same holder and print it; the old one ends after the overlap.
 
@@ -123,15 +113,13 @@ def rotate(
         overlap_s=round(seconds_of(overlap, "--overlap")), ttl_s=round(seconds_of(ttl))
     )
     path = f"/v1/access/keys/{quote(key, safe='')}/rotate"
-    _show(ControlClient(config, data_dir).post(path, order, MadeKey), as_json=json)
+    _show(at.client().post(path, order, MadeKey), at=at)
 
 
-def _show(made: MadeKey, *, as_json: bool) -> None:
-    if as_json:
-        say_json(made)
-        return
-    complain(f"key {made.key}, valid until {instant(made.expires_s)}; it is not shown again:")
-    say(made.secret)
+def _show(made: MadeKey, *, at: AtControl) -> None:
+    if not at.json:
+        complain(f"key {made.key}, valid until {instant(made.expires_s)}; it is not shown again:")
+    at.tell(made, lambda: made.secret)
 
 
 def _row(key: KeyView) -> tuple[str, ...]:

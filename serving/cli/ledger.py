@@ -12,6 +12,7 @@ import typer
 from serving.audit.events import EventName
 from serving.cli.advance import Advance
 from serving.cli.conditions import (
+    AtLedger,
     Conditions,
     LedgerFiles,
     Limit,
@@ -21,8 +22,9 @@ from serving.cli.conditions import (
     Since,
     Until,
     Version,
+    complain_of,
 )
-from serving.cli.options import Config, DataDir, Json
+from serving.cli.groups import grouped
 from serving.cli.output import complain, say, say_json, table
 from serving.core.clock import SystemClock
 from serving.errors import ParameterInvalid
@@ -35,21 +37,19 @@ from serving.ledger.sql import LedgerDatabase
 from serving.predictionlog.query import Query, instant_ns
 from serving.predictionlog.rendering import printable, record_json
 
-DAMAGED: Final = 1
 FORMATS: Final = ("parquet", "csv", "jsonl", "cloudevents")
 _SHOWN_ROWS: Final = 1000
 _MAX_CELL: Final = 60
 
 
+@grouped
 def sql(
     statement: Annotated[str, typer.Argument(help="One SELECT.")],
     *,
     model: Annotated[
         list[str] | None, typer.Option(help="Only records of this model; repeat for more.")
     ] = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtLedger,
 ) -> None:
     """Ask the ledger in SQL (DuckDB), over recent and compacted records together.
 
@@ -66,14 +66,14 @@ def sql(
       serving log sql "DESCRIBE census_employment"
       serving log sql "SELECT * FROM outcomes ORDER BY time DESC LIMIT 10" --json
     """
-    files = LedgerFiles(config, data_dir)
+    files = at.files()
     files.testify(EventName.PAYLOADS_READ, Conditions(), reason=statement[:1000])
     with _tables(files, models=model or ()) as (tables, scratch):
         settings = files.settings.ledger
         with LedgerDatabase(tables, scratch=scratch, settings=settings) as database:
-            show = _print_json if json else _print_table
+            show = _print_json if at.json else _print_table
             show(*database.select(statement))
-        _complain_of(tables.damaged, ())
+        complain_of(tables.damaged)
 
 
 def _print_json(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
@@ -108,6 +108,7 @@ def _in_json(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
+@grouped
 def export(  # noqa: PLR0913 -- one parameter for each option
     output: Annotated[
         Path, typer.Argument(help="A folder for parquet and csv; a file, or -, for the others.")
@@ -123,9 +124,7 @@ def export(  # noqa: PLR0913 -- one parameter for each option
     principal: Principal = "",
     fate: OfFate = None,
     limit: Limit = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtLedger,
 ) -> None:
     """Take records out: for analysis, for other systems, for an auditor.
 
@@ -145,28 +144,28 @@ def export(  # noqa: PLR0913 -- one parameter for each option
     if form not in FORMATS:
         raise ParameterInvalid(f"--format {form[:64]!r} is none of {', '.join(FORMATS)}")
     conditions = Conditions(since, until, model, version, principal, fate)
-    files = LedgerFiles(config, data_dir)
+    files = at.files()
     query = conditions.query(limit=limit)
     files.testify(EventName.PAYLOADS_EXPORTED, conditions, reason=f"{form} to {output}")
     if form in ("parquet", "csv"):
         if limit is not None:
             raise ParameterInvalid("--limit is for jsonl and cloudevents")
-        _export_tables(files, query, output, form=form, json=json)
+        _export_tables(files, query, output, form=form, at=at)
     else:
         _export_lines(files, query, output, form=form)
 
 
 def _export_tables(
-    files: LedgerFiles, query: Query, output: Path, *, form: str, json: bool
+    files: LedgerFiles, query: Query, output: Path, *, form: str, at: AtLedger
 ) -> None:
     models = (query.model,) if query.model else ()
     with _tables(files, models=models) as (tables, _):
         report = export_tables(tables, query, output, form="csv" if form == "csv" else "parquet")
-        if json:
+        if at.json:
             say_json(report)
         else:
             _print_export(report, output)
-        _complain_of(tables.damaged, report.missing)
+        complain_of(tables.damaged, report.missing)
 
 
 def _print_export(report: ExportReport, output: Path) -> None:
@@ -177,10 +176,10 @@ def _print_export(report: ExportReport, output: Path) -> None:
 
 def _export_lines(files: LedgerFiles, query: Query, output: Path, *, form: str) -> None:
     search = LedgerSearch(files.log, files.place, query, keys=files.keys)
-    advance = Advance("records", SystemClock())
     source = files.settings.ledger.source
     to_terminal = str(output) == "-"
-    with (Path("/dev/stdout") if to_terminal else output).open("wb") as file:
+    place = Path("/dev/stdout") if to_terminal else output
+    with Advance("records", SystemClock()) as advance, place.open("wb") as file:
         for count, record in enumerate(search.records(), start=1):
             if form == "jsonl":
                 file.write(msgspec.json.encode(record_json(record, full=True)) + b"\n")
@@ -189,19 +188,17 @@ def _export_lines(files: LedgerFiles, query: Query, output: Path, *, form: str) 
                     event.structured() + b"\n" for event in cloudevents(record, source=source)
                 )
             advance.to(count)
-    advance.end()
-    _complain_of(search.damaged, search.missing)
+    complain_of(search.damaged, search.missing)
 
 
+@grouped
 def compact(
     *,
     until: Annotated[
         str | None,
         typer.Option(help="Only segments begun before: 15m, 2h, 1d ago, or an ISO time."),
     ] = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtLedger,
 ) -> None:
     """Turn sealed segments into Parquet files by model and day, now.
 
@@ -215,7 +212,7 @@ def compact(
       serving log compact --until 1d --json
     """
     clock = SystemClock()
-    files = LedgerFiles(config, data_dir)
+    files = at.files()
     until_ns = None if until is None else instant_ns(until, now_ns=clock.wall_ns())
     compactor = Compactor(
         files.log,
@@ -224,33 +221,26 @@ def compact(
         settings=files.settings.ledger,
         clock=clock,
     )
-    advance = Advance("records", clock)
-    try:
+    with Advance("records", clock) as advance:
         report = compactor.run(
             until_ns=until_ns, told=lambda so_far: advance.to(so_far.records), stopping=_never
         )
-    finally:
-        advance.end()
-    if json:
-        say_json(report)
-    else:
-        _print_compaction(report)
-    if report.damaged:
-        complain(f"serving: damaged, run `serving log verify`: {', '.join(report.damaged)}")
-        raise typer.Exit(DAMAGED)
+    at.tell(report, lambda: _compacted(report))
+    complain_of(report.damaged)
 
 
 def _never() -> bool:
     return False
 
 
-def _print_compaction(report: CompactionReport) -> None:
-    say(
+def _compacted(report: CompactionReport) -> str:
+    text = (
         f"{report.records} records of {report.segments} segments in {report.files} files: "
         f"{report.bytes_read / 2**20:.1f} MiB became {report.bytes_written / 2**20:.1f} MiB"
     )
-    if report.joined:
-        say(f"{report.joined} files fewer: small ones of one version and day were joined")
+    if not report.joined:
+        return text
+    return f"{text}\n{report.joined} files fewer: small ones of one version and day were joined"
 
 
 @contextmanager
@@ -262,12 +252,3 @@ def _tables(files: LedgerFiles, *, models: Any) -> Iterator[tuple[AllTables, Pat
             all_tables(files.log, files.place, scratch=scratch, settings=settings, models=models),
             scratch,
         )
-
-
-def _complain_of(damaged: Any, missing: Any) -> None:
-    if damaged:
-        complain(f"serving: damaged, run `serving log verify`: {', '.join(sorted(damaged))}")
-    if missing:
-        complain(f"serving: deleted before it was read: {', '.join(sorted(missing))}")
-    if damaged or missing:
-        raise typer.Exit(DAMAGED)

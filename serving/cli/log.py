@@ -1,23 +1,18 @@
 """`serving log`: reading and checking what was recorded."""
 
-from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from serving.audit.events import EventName
 from serving.cli import ledger
-from serving.cli.conditions import AtLedger, Conditions, Limit
+from serving.cli.conditions import AtLedger, Conditions, Limit, complain_of
 from serving.cli.groups import grouped
 from serving.cli.joining import join
-from serving.cli.options import effective
-from serving.cli.output import complain, say, say_json
+from serving.cli.output import say, say_json
 from serving.cli.proof import head, verify_log
-from serving.errors import NotFound
 from serving.ledger.search import LedgerSearch
 from serving.predictionlog.rendering import heading, record_json, record_line
-
-DAMAGED: Final = 1
 
 app = typer.Typer(help="Read the prediction log.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -59,14 +54,7 @@ def query(
         files.testify(EventName.PAYLOADS_READ, where)
     search = LedgerSearch(files.log, files.place, wanted, keys=files.keys)
     _print_records(search, json=at.json, full=full)
-    for what, names in (
-        ("damaged, run `serving log verify`", search.damaged),
-        ("deleted before it was read", search.missing),
-    ):
-        if names:
-            complain(f"serving: {what}: {', '.join(sorted(names))}")
-    if search.damaged or search.missing:
-        raise typer.Exit(DAMAGED)
+    complain_of(search.damaged, search.missing)
 
 
 def _print_records(search: LedgerSearch, *, json: bool, full: bool) -> None:
@@ -85,11 +73,3 @@ app.command("compact")(ledger.compact)
 app.command("verify")(verify_log)
 app.command("head")(head)
 app.command("join")(join)
-
-
-def log_directory(config: Path | None, data_dir: Path | None) -> Path:
-    """Where the logs of an instance lie. Raises NotFound."""
-    root = effective(config, data_dir).data_dir / "log"
-    if not root.is_dir():
-        raise NotFound(f"{root} does not exist; has the product run with this data directory?")
-    return root

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from serving import settings
+from serving.app.directory import DataDirectory
+from serving.errors import NotReady
 from serving.settings import Settings
 
 Config = Annotated[
@@ -26,3 +28,10 @@ def effective(config: Path | None, data_dir: Path | None, **flags: Any) -> Setti
     """The settings after file, environment and flags. flags: `http_port=…` means `http.port`."""
     dotted = {name.replace("__", "."): value for name, value in flags.items()}
     return settings.load(config=config, flags={"data_dir": data_dir, **dotted})
+
+
+def running(directory: DataDirectory) -> Settings:
+    """The settings of what runs on a data directory. Raises NotReady."""
+    if not directory.settings_file.exists():
+        raise NotReady(f"nothing runs on {directory.root}; start it with `serving up`")
+    return Settings.model_validate_json(directory.settings_file.read_bytes())

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -11,11 +10,10 @@ import msgspec
 from serving.access.operators import operator_token
 from serving.access.ownports import trust_in, url_of
 from serving.app.directory import DataDirectory
-from serving.cli.options import effective
+from serving.cli.options import running
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
 from serving.errors import NotReady, OrderRefused
-from serving.settings import Settings
 
 TIMEOUT_S = 10.0
 
@@ -26,20 +24,11 @@ class ControlClient:
     """One short-lived client of the control port. Raises NotReady when nothing runs."""
 
     def __init__(
-        self,
-        config: Path | None,
-        data_dir: Path | None,
-        *,
-        role: Role = Role.ADMIN,
-        token: str = "",
+        self, directory: DataDirectory, *, role: Role = Role.ADMIN, token: str = ""
     ) -> None:
         """role: in which it asks. token: somebody's own, instead of that of this machine's user."""
-        directory = DataDirectory.at(effective(config, data_dir).data_dir)
-        if not directory.settings_file.exists():
-            raise NotReady(f"nothing runs on {directory.root}; start it with `serving up`")
-        running = Settings.model_validate_json(directory.settings_file.read_bytes())
-        self._url = url_of(running.control)
-        self._port = running.control
+        self._port = running(directory).control
+        self._url = url_of(self._port)
         self._token = token or operator_token(directory.keys, SystemClock(), role=role)
 
     def get(self, path: str, kind: type[Answer], **query: str) -> Answer:

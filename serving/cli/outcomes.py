@@ -12,11 +12,11 @@ from serving.access.ownports import trust_in, url_of
 from serving.app.directory import DataDirectory
 from serving.app.outcome_import import OutcomeImport
 from serving.cli.advance import Advance
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import say, say_json
+from serving.cli.groups import AtDirectory, grouped
+from serving.cli.options import running
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
-from serving.errors import NotFound, NotReady, SettingInvalid
+from serving.errors import NotFound, SettingInvalid
 from serving.settings import Settings
 
 TIMEOUT_S: Final = 30.0
@@ -35,6 +35,7 @@ def outcomes() -> None:
 
 
 @app.command("import")
+@grouped
 def import_file(
     file: Annotated[Path, typer.Argument(help="A .csv, .jsonl or .parquet file.")],
     *,
@@ -46,9 +47,7 @@ def import_file(
     token_file: Annotated[
         Path | None, typer.Option(help="A file that holds a token, instead of one made here.")
     ] = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Send a file of outcomes to the inference port; each is recorded when this returns.
 
@@ -65,23 +64,17 @@ def import_file(
     if not file.is_file():
         raise NotFound(f"{file} is not there")
     clock = SystemClock()
-    with _client(config, data_dir, url=url, token_file=token_file) as client:
+    with _client(at, url=url, token_file=token_file) as client:
         work = OutcomeImport(file, model=model, client=client, clock=clock)
         resumed = work.resume() if resume else 0
-        advance = Advance("reports", clock)
-        try:
+        with Advance("reports", clock) as advance:
             work.run(advance.to)
-        finally:
-            advance.end()
-    if json:
-        say_json({"recorded": work.sent - resumed, "resumed_after": resumed})
-    else:
-        say(f"{work.sent - resumed} reports recorded" + (f", after {resumed}" if resumed else ""))
+    recorded, after = work.sent - resumed, f", after {resumed}" if resumed else ""
+    facts = {"recorded": recorded, "resumed_after": resumed}
+    at.tell(facts, lambda: f"{recorded} reports recorded{after}")
 
 
-def _client(
-    config: Path | None, data_dir: Path | None, *, url: str, token_file: Path | None
-) -> httpx.Client:
+def _client(at: AtDirectory, *, url: str, token_file: Path | None) -> httpx.Client:
     """Of the inference port of the instance on the data directory, or of the one at `url`."""
     if url:
         if token_file is None:
@@ -89,17 +82,15 @@ def _client(
                 "--url needs --token-file: a token from here is not believed there"
             )
         return httpx.Client(base_url=url, headers=_bearer(_read(token_file)), timeout=TIMEOUT_S)
-    directory = DataDirectory.at(effective(config, data_dir).data_dir)
-    if not directory.settings_file.exists():
-        raise NotReady(f"nothing runs on {directory.root}; start it with `serving up`")
-    running = Settings.model_validate_json(directory.settings_file.read_bytes())
-    token = _read(token_file) if token_file is not None else _own_token(directory, running)
+    directory = at.directory()
+    settings = running(directory)
+    token = _read(token_file) if token_file is not None else _own_token(directory, settings)
     return httpx.Client(
-        base_url=url_of(running.http),
+        base_url=url_of(settings.http),
         headers=_bearer(token),
         trust_env=False,
         timeout=TIMEOUT_S,
-        verify=trust_in(running.http),
+        verify=trust_in(settings.http),
     )
 
 

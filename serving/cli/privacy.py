@@ -2,7 +2,6 @@
 
 import getpass
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -10,9 +9,9 @@ import typer
 
 from serving.app.directory import DataDirectory
 from serving.audit.spool import Spool
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.orders import ControlClient
-from serving.cli.output import say, say_json, table
+from serving.cli.groups import AtControl, grouped
+from serving.cli.options import Config, DataDir
+from serving.cli.output import say_json, table
 from serving.control.privacy import Erasure, SubjectProtection
 from serving.core.actors import Actor
 from serving.core.clock import SystemClock
@@ -40,13 +39,12 @@ Reason = Annotated[str, typer.Option(help="Why; it goes into the audit trail.")]
 
 
 @app.command("erase")
+@grouped
 def erase(
     *,
     subject: Subject,
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Make everything recorded of a data subject unreadable, for good and everywhere.
 
@@ -58,27 +56,25 @@ def erase(
     Examples:
       serving privacy erase --subject customer-4711 --reason "request of 2026-03-01"
     """
-    desk = _Desk(config, data_dir)
-    done = desk.erase(subject, reason)
-    if json:
-        say_json(msgspec.to_builtins(done))
-        return
-    say(f"{done.keys} keys of subject {done.subject} destroyed")
-    for hold in done.spared:
-        say(f"kept for now: records of {hold.on}, on hold because: {hold.reason}")
+    done = _Desk(at).erase(subject, reason)
+    kept = [
+        f"kept for now: records of {hold.on}, on hold because: {hold.reason}"
+        for hold in done.spared
+    ]
+    text = f"{done.keys} keys of subject {done.subject} destroyed"
+    at.tell(done, lambda: "\n".join([text, *kept]))
 
 
 @app.command("reapply")
-def reapply(*, json: Json = False, config: Config = None, data_dir: DataDir = None) -> None:
+@grouped
+def reapply(*, at: AtControl) -> None:
     """Erase again whom the erase list names, after a backup was put back by hand.
 
     Gateway workers do this for their own keys whenever they start.
     """
-    done = _Desk(config, data_dir).local().reapply(actor=_actor())
-    if json:
-        say_json({"keys": done.keys, "spared": msgspec.to_builtins(done.spared)})
-    else:
-        say(f"{done.keys} keys destroyed")
+    done = _Desk(at).local().reapply(actor=_actor())
+    facts = {"keys": done.keys, "spared": done.spared}
+    at.tell(facts, lambda: f"{done.keys} keys destroyed")
 
 
 @app.command("export")
@@ -97,7 +93,7 @@ def export(
     Examples:
       serving privacy export --subject customer-4711 > customer-4711.jsonl
     """
-    desk = _Desk(config, data_dir)
+    desk = _Desk(AtControl(config=config, data_dir=data_dir))
     tag = desk.local().note_export(subject, actor=_actor())
     for found in desk.recorded_of(tag):
         if isinstance(found, PredictionRecord):
@@ -107,14 +103,13 @@ def export(
 
 
 @app.command("hold")
+@grouped
 def hold(
     *,
     reason: Reason,
     model: Model = "",
     subject: Annotated[str, typer.Option(help="A data subject, instead of a model.")] = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Keep all records of a model, or of a data subject: no retention and no erasure until released.
 
@@ -122,52 +117,43 @@ def hold(
     Examples:
       serving privacy hold --model credit-risk --reason "case 17/26"
     """
-    placed = _Desk(config, data_dir).place_hold(model=model, subject=subject, reason=reason)
-    if json:
-        say_json(msgspec.to_builtins(placed))
-    else:
-        say(f"hold {placed.id} on {placed.on}")
+    placed = _Desk(at).place_hold(model=model, subject=subject, reason=reason)
+    at.tell(placed, lambda: f"hold {placed.id} on {placed.on}")
 
 
 @app.command("release")
+@grouped
 def release(
     *,
     model: Model = "",
     subject: Annotated[str, typer.Option(help="A data subject, instead of a model.")] = "",
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """End the holds on a model or data subject; erasures that waited for it are done at once."""
-    released = _Desk(config, data_dir).release(model=model, subject=subject, reason=reason)
-    if json:
-        say_json({"released": msgspec.to_builtins(released)})
-    else:
-        say(f"{len(released)} holds released")
+    released = _Desk(at).release(model=model, subject=subject, reason=reason)
+    at.tell({"released": released}, lambda: f"{len(released)} holds released")
 
 
 @app.command("holds")
-def holds(*, json: Json = False, config: Config = None, data_dir: DataDir = None) -> None:
+@grouped
+def holds(*, at: AtControl) -> None:
     """List the legal holds."""
-    listed = _Desk(config, data_dir).local().holds()
-    if json:
-        say_json({"holds": msgspec.to_builtins(listed)})
-        return
+    listed = _Desk(at).local().holds()
     rows = [(each.id, each.on, time_text(each.placed_ns), each.by, each.reason) for each in listed]
-    say(table(("HOLD", "ON", "SINCE", "BY", "REASON"), rows))
+    at.tell({"holds": listed}, lambda: table(("HOLD", "ON", "SINCE", "BY", "REASON"), rows))
 
 
 class _Desk:
     """Asks the control port where something runs, and does it on the files where nothing does."""
 
-    def __init__(self, config: Path | None, data_dir: Path | None) -> None:
-        self._settings = effective(config, data_dir)
+    def __init__(self, at: AtControl) -> None:
+        self._settings = at.settings()
         self._directory = DataDirectory.at(self._settings.data_dir)
         if not self._directory.root.is_dir():
             raise NotFound(f"{self._directory.root} does not exist; has the product run there?")
         runs = self._directory.settings_file.exists()
-        self._control = ControlClient(config, data_dir) if runs else None
+        self._control = at.client() if runs else None
 
     def local(self) -> SubjectProtection:
         return SubjectProtection(

@@ -9,11 +9,10 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from serving.app.directory import DataDirectory
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import complain, say, say_json, table
+from serving.cli.groups import AtDirectory, grouped
+from serving.cli.output import complain, table
 from serving.errors import NotFound, SignatureInvalid
-from serving.predictionlog.findings import VerificationReport
+from serving.predictionlog.findings import Finding, VerificationReport
 from serving.predictionlog.heads import ExportedHeads, Head, open_head, read_envelope
 from serving.predictionlog.reader import log_directories
 from serving.predictionlog.rendering import time_text
@@ -40,6 +39,7 @@ KeyFile = Annotated[
 ]
 
 
+@grouped
 def verify_log(
     *,
     key: KeyFile = None,
@@ -50,9 +50,7 @@ def verify_log(
         ),
     ] = None,
     log: LogFolder = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Read every byte of the log and say what is not as it was signed; exit status 1 if anything is.
 
@@ -70,19 +68,20 @@ def verify_log(
       serving log verify --anchor heads-monday.json
       serving log verify --log /evidence/log --key installation.pub
     """
-    root = log_folder(log, config=config, data_dir=data_dir)
-    trusted = _trusted(key, config=config, data_dir=data_dir)
+    root, trusted = _root(log, at), _trusted(key, at)
     anchors = {} if anchor is None else _anchors(anchor, trusted)
-    with _progress(root, quiet=json) as progress:
+    with _progress(root, quiet=at.json) as progress:
         report = verify(root, trusted=trusted, anchors=anchors, progress=progress)
-    if json:
-        say_json({"sound": not report.damage, **msgspec.to_builtins(report)})
-    else:
-        _print_report(report)
+    facts = {"sound": not report.damage, **msgspec.to_builtins(report)}
+    at.tell(facts, lambda: _text(report))
+    lost = sum(segment.lost_commits for segment in report.segments)
+    if lost and not at.json:
+        complain(f"serving: {lost} commits were recorded and gone at a restart")
     if report.damage:
         raise typer.Exit(DAMAGED)
 
 
+@grouped
 def head(
     *,
     export: Annotated[
@@ -90,9 +89,7 @@ def head(
     ] = None,
     key: KeyFile = None,
     log: LogFolder = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Say how far each worker's log goes, as its writer signed it; at most a second old.
 
@@ -104,8 +101,7 @@ def head(
       serving log head
       serving log head --export heads-monday.json
     """
-    root = log_folder(log, config=config, data_dir=data_dir)
-    trusted = _trusted(key, config=config, data_dir=data_dir)
+    root, trusted = _root(log, at), _trusted(key, at)
     envelopes = {
         directory.name: envelope
         for directory in log_directories(root)
@@ -114,27 +110,28 @@ def head(
     heads = {name: open_head(envelope, trusted) for name, envelope in envelopes.items()}
     if export is not None:
         export.write_bytes(ExportedHeads(envelopes).encode())
-    if json:
-        say_json(heads)
-        return
+    at.tell(heads, lambda: _heads(heads))
+
+
+def _heads(heads: Mapping[str, Head]) -> str:
     rows = [
         (name, str(each.segment), str(each.commits), str(each.next_sequence - 1), each.root[:16])
         for name, each in sorted(heads.items())
     ]
-    say(table(("DIRECTORY", "SEGMENT", "COMMITS", "LAST SEQUENCE", "ROOT"), rows))
+    return table(("DIRECTORY", "SEGMENT", "COMMITS", "LAST SEQUENCE", "ROOT"), rows)
 
 
-def log_folder(log: Path | None, *, config: Path | None, data_dir: Path | None) -> Path:
+def _root(log: Path | None, at: AtDirectory) -> Path:
     """Where the logs lie. Raises NotFound."""
-    root = log or effective(config, data_dir).data_dir / "log"
+    root = log or at.settings().data_dir / "log"
     if not root.is_dir():
         raise NotFound(f"{root} does not exist; has the product run with this data directory?")
     return root
 
 
-def _trusted(key: Path | None, *, config: Path | None, data_dir: Path | None) -> TrustedKeys:
+def _trusted(key: Path | None, at: AtDirectory) -> TrustedKeys:
     if key is None:
-        return read_trusted(DataDirectory.at(effective(config, data_dir).data_dir).keys)
+        return read_trusted(at.directory().keys)
     try:
         public = PublicKey.from_text(key.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -165,7 +162,7 @@ def _progress(root: Path, *, quiet: bool) -> Iterator[Progress | None]:
         yield bar.update
 
 
-def _print_report(report: VerificationReport) -> None:
+def _text(report: VerificationReport) -> str:
     heads = ("SEGMENT", "STATE", "SIGNED BY", "DURABILITY", "RECORDS", "TORN BYTES", "DAMAGE")
     rows = [
         (
@@ -179,22 +176,23 @@ def _print_report(report: VerificationReport) -> None:
         )
         for segment in report.segments
     ]
-    say(table(heads, rows))
-    for removal in report.removed:
-        say(
-            f"{removal.directory}: {removal.segments} segments, up to {removal.through:08d}, were "
-            f"removed by {removal.reason}, the last at {time_text(removal.time_ns)}, as signed"
-        )
-    for finding in report.damage[:_MAX_FINDINGS]:
-        named = "" if finding.sequence is None else f" (sequence {finding.sequence})"
-        say(
-            f"damage: {finding.file} bytes {finding.start} to {finding.end}: {finding.reason}{named}; "
-            f"last safe sequence {finding.last_safe}, first safe after it {finding.first_safe}"
-        )
+    lines = [table(heads, rows)]
+    lines += [
+        f"{removal.directory}: {removal.segments} segments, up to {removal.through:08d}, were "
+        f"removed by {removal.reason}, the last at {time_text(removal.time_ns)}, as signed"
+        for removal in report.removed
+    ]
+    lines += [_damage(each) for each in report.damage[:_MAX_FINDINGS]]
     if len(report.damage) > _MAX_FINDINGS:
-        say(f"and {len(report.damage) - _MAX_FINDINGS} more; --json names them all")
-    lost = sum(segment.lost_commits for segment in report.segments)
-    if lost:
-        complain(f"serving: {lost} commits were recorded and gone at a restart")
+        lines.append(f"and {len(report.damage) - _MAX_FINDINGS} more; --json names them all")
     sound = "damaged" if report.damage else "sound"
-    say(f"{report.records} records in {len(report.segments)} segments: {sound}")
+    lines.append(f"{report.records} records in {len(report.segments)} segments: {sound}")
+    return "\n".join(lines)
+
+
+def _damage(finding: Finding) -> str:
+    named = "" if finding.sequence is None else f" (sequence {finding.sequence})"
+    return (
+        f"damage: {finding.file} bytes {finding.start} to {finding.end}: {finding.reason}{named}; "
+        f"last safe sequence {finding.last_safe}, first safe after it {finding.first_safe}"
+    )

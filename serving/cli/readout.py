@@ -1,7 +1,8 @@
 """`serving experiment readout`: what the ledger says of the arms of an A/B test."""
 
 import getpass
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Final
 from urllib.parse import quote
@@ -13,10 +14,10 @@ from serving.audit.events import Event, EventName
 from serving.audit.spool import Spool
 from serving.cli.conditions import LedgerFiles
 from serving.cli.experiment import Model, app, runs_of
+from serving.cli.groups import AtControl, grouped
 from serving.cli.joining import ledger_join
-from serving.cli.options import Config, DataDir, Json
 from serving.cli.orders import ControlClient
-from serving.cli.output import say, say_json, table
+from serving.cli.output import table
 from serving.cli.shares import percent
 from serving.control.policyhistory import PolicyEntries
 from serving.core.clock import SystemClock
@@ -25,7 +26,7 @@ from serving.errors import ParameterInvalid
 from serving.ledger.answers import input_of, outcome_of, score_of
 from serving.ledger.joining import LAST_NS, Join
 from serving.ledger.trials import Cut, Metric, Trial, TrialReading, Unit
-from serving.monitoring.experiments import ArmSummary, Contrast, Design, Experiment, Readout
+from serving.monitoring.experiments import ArmSummary, Better, Contrast, Design, Experiment, Readout
 from serving.monitoring.figures import ALL, Figure
 from serving.registry.experiments import ExperimentRun, last_run, routed_epochs
 
@@ -53,16 +54,30 @@ METRICS: Final[dict[Measure, Metric]] = {
     Measure.ZERO_ONE: "zero_one", Measure.VALUE: "value",
 }  # fmt: skip
 
-Outcome = Annotated[
-    str, typer.Option(help="The name that outcomes were reported under; may be left out if one.")
-]
-Score = Annotated[
-    str, typer.Option(help="The output that is compared with it; default: of the same name.")
-]
-Threshold = Annotated[float, typer.Option(help="From here on a score or truth decides 1.")]
-Alpha = Annotated[
-    float, typer.Option(min=1e-6, max=0.5, help="How often equal versions may ever look different.")
-]
+
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """What answers were worth, as it was written, and what is sure enough."""
+
+    outcome: Annotated[
+        str,
+        typer.Option(help="The name that outcomes were reported under; may be left out if one."),
+    ] = ""
+    score: Annotated[
+        str, typer.Option(help="The output that is compared with it; default: of the same name.")
+    ] = ""
+    metric: Annotated[
+        Measure,
+        typer.Option(
+            help="brier, zero_one, squared: losses, less is better. value: the outcome itself, "
+            "more is better."
+        ),
+    ] = Measure.BRIER
+    threshold: Annotated[float, typer.Option(help="From here on a score or truth decides 1.")] = 0.5
+    alpha: Annotated[
+        float,
+        typer.Option(min=1e-6, max=0.5, help="How often equal versions may ever look different."),
+    ] = 0.05
 
 
 class PrintedReadout(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,28 +91,17 @@ class PrintedReadout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @app.command("readout")
-def readout(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def readout(
     model: Model,
     *,
     name: Annotated[str, typer.Option(help="Which experiment; default: the last one.")] = "",
-    outcome: Outcome = "",
-    score: Score = "",
-    metric: Annotated[
-        Measure,
-        typer.Option(
-            help="brier, zero_one, squared: losses, less is better. value: the outcome itself, "
-            "more is better."
-        ),
-    ] = Measure.BRIER,
-    threshold: Threshold = 0.5,
+    yardstick: Yardstick,
     by: Annotated[
         list[str] | None,
         typer.Option(help="A feature to cut by, SEX or AGEP=25,60; may be repeated."),
     ] = None,
-    alpha: Alpha = 0.05,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Say what each arm's answers were worth, and whether the difference is more than chance.
 
@@ -111,24 +115,23 @@ def readout(  # noqa: PLR0913 -- one parameter for each option
       serving experiment readout census-employment --by SEX --by AGEP=25,60 --json
       serving experiment readout shop --name price-may --outcome revenue --metric value
     """
-    client = ControlClient(config, data_dir, role=Role.AUDITOR)
-    run = last_run(runs_of(client, model), model, name)
-    epochs = _epochs(ControlClient(config, data_dir, role=Role.OPERATOR), run)
-    files = LedgerFiles(config, data_dir)
+    run = last_run(runs_of(at.client(Role.AUDITOR), model), model, name)
+    epochs = _epochs(at.client(Role.OPERATOR), run)
+    files = LedgerFiles(at.settings())
     with ledger_join(
         files.settings, since_ns=run.since_ns, until_ns=run.until_ns or LAST_NS
     ) as join:
-        trial = _trial(join, run, outcome=outcome, score=score, metric=metric, threshold=threshold)
-        trial = replace(trial, epochs=epochs)
-        found = _read(join, trial, run, metric=metric, alpha=alpha, by=by or ())
+        trial = replace(_trial(join, run, yardstick), epochs=epochs)
+        found = _read(join, trial, run, yardstick, by=by or ())
     printed = PrintedReadout(
-        run=run, outcome=trial.outcome, metric=metric.value, alpha=alpha, readout=found
+        run=run,
+        outcome=trial.outcome,
+        metric=yardstick.metric.value,
+        alpha=yardstick.alpha,
+        readout=found,
     )
     _testify(files, run, printed)
-    if json:
-        say_json(printed)
-    else:
-        _show(printed)
+    at.tell(printed, lambda: _text(printed))
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -143,18 +146,16 @@ def _epochs(client: ControlClient, run: ExperimentRun) -> tuple[tuple[int, int],
     return routed_epochs(run, ((each.epoch, each.policy) for each in told))
 
 
-def _trial(
-    join: Join, run: ExperimentRun, *, outcome: str, score: str, metric: Measure, threshold: float
-) -> Trial:
-    known = outcome_of(join, run.model, outcome)
-    is_scored = metric is not Measure.VALUE
+def _trial(join: Join, run: ExperimentRun, yardstick: Yardstick) -> Trial:
+    known = outcome_of(join, run.model, yardstick.outcome)
+    is_scored = yardstick.metric is not Measure.VALUE
     return Trial(
         model=run.model,
         versions=run.versions,
         outcome=known,
-        metric=METRICS[metric],
-        score=score_of(join, run.model, known, score) if is_scored else "",
-        threshold=threshold,
+        metric=METRICS[yardstick.metric],
+        score=score_of(join, run.model, known, yardstick.score) if is_scored else "",
+        threshold=yardstick.threshold,
         since_ns=run.since_ns,
         until_ns=run.until_ns or LAST_NS,
         unit=UNITS[run.sticky],
@@ -162,18 +163,12 @@ def _trial(
 
 
 def _read(
-    join: Join,
-    trial: Trial,
-    run: ExperimentRun,
-    *,
-    metric: Measure,
-    alpha: float,
-    by: tuple[str, ...] | list[str],
+    join: Join, trial: Trial, run: ExperimentRun, yardstick: Yardstick, *, by: Iterable[str]
 ) -> Readout:
     reading = TrialReading(join, trial)
-    better = "higher" if metric is Measure.VALUE else "lower"
     sticky = 0 if trial.unit == "request" else reading.both_sides()
-    design = Design(run.shares, better="higher" if better == "higher" else "lower", alpha=alpha)
+    better: Better = "higher" if yardstick.metric is Measure.VALUE else "lower"
+    design = Design(run.shares, better=better, alpha=yardstick.alpha)
     experiment = Experiment(design, reading.totals(), both_sides=sticky)
     experiment.add(reading.units())
     for text in by:
@@ -215,27 +210,26 @@ def _testify(files: LedgerFiles, run: ExperimentRun, printed: PrintedReadout) ->
 # -- printing --------------------------------------------------------------------------------------
 
 
-def _show(printed: PrintedReadout) -> None:
+def _text(printed: PrintedReadout) -> str:
     run, found = printed.run, printed.readout
-    say(
-        f"experiment {run.name} of {run.model}, sticky by {run.sticky}; "
-        f"{printed.metric} of {printed.outcome}"
-    )
     arms = (
         "ARM", "SHARE", "UNITS", "REQUESTS", "FAILED", "OUTCOMES", "MEAN", "INTERVAL", "P50", "P99",
     )  # fmt: skip
-    say(table(arms, [_arm_row(each) for each in found.arms]))
-    say("")
     heads = ("COMPARED", "SLICE", "UNITS", "DIFFERENCE", "INTERVAL", "E-VALUE")
     rows = [_figure_row(each, figure) for each in found.contrasts for figure in each.figures]
-    say(table(heads, rows))
-    say("")
     ratio = found.sample_ratio
-    say(f"sample ratio: {ratio.status}, e-value {ratio.e_value:.3g}")
-    for doubt in found.doubts:
-        say(f"DO NOT BELIEVE THIS: {doubt}")
-    for each in found.contrasts:
-        say(_conclusion(each, found, printed.alpha))
+    lines = [
+        f"experiment {run.name} of {run.model}, sticky by {run.sticky}; "
+        f"{printed.metric} of {printed.outcome}",
+        table(arms, [_arm_row(each) for each in found.arms]),
+        "",
+        table(heads, rows),
+        "",
+        f"sample ratio: {ratio.status}, e-value {ratio.e_value:.3g}",
+        *(f"DO NOT BELIEVE THIS: {doubt}" for doubt in found.doubts),
+        *(_conclusion(each, found, printed.alpha) for each in found.contrasts),
+    ]
+    return "\n".join(lines)
 
 
 def _conclusion(contrast: Contrast, found: Readout, alpha: float) -> str:

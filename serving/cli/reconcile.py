@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from serving.app.directory import DataDirectory
+from serving.cli.groups import AtDirectory, grouped
 from serving.cli.log import app
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import say, say_json, table
+from serving.cli.output import table
 from serving.core.clock import SystemClock
 from serving.errors import NotFound
 from serving.ledger.places import cold_place
@@ -25,6 +25,7 @@ _HEADS: Final = (
 
 
 @app.command("reconcile")
+@grouped
 def reconcile_log(
     *,
     client_ledger: Annotated[
@@ -35,9 +36,7 @@ def reconcile_log(
             help="Prediction ids that a client was given: one a line, or JSON lines.",
         ),
     ] = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Check from the files alone that no answer went unrecorded; exit status 1 if one did.
 
@@ -51,7 +50,7 @@ def reconcile_log(
       serving log reconcile
       serving log reconcile --client-ledger acknowledged.txt --json
     """
-    settings = effective(config, data_dir)
+    settings = at.settings()
     root = DataDirectory.at(settings.data_dir).root
     if not (root / "log").is_dir():
         raise NotFound(f"{root / 'log'} does not exist; has the product run there?")
@@ -61,10 +60,7 @@ def reconcile_log(
         acknowledged=client_ids(client_ledger) if client_ledger is not None else (),
         since_ns=_since_ns(settings),
     )
-    if json:
-        say_json(_facts(found))
-    else:
-        _print(found)
+    at.tell(_facts(found), lambda: _text(found))
     if not found.sound:
         raise typer.Exit(UNSOUND)
 
@@ -75,17 +71,16 @@ def _since_ns(settings: Settings) -> int:
     return 0 if days is None else SystemClock().wall_ns() - int(days * _DAY_NS)
 
 
-def _print(found: Reconciliation) -> None:
-    say(table(_HEADS, [_row(each) for each in found.balances]))
+def _text(found: Reconciliation) -> str:
+    lines = [table(_HEADS, [_row(each) for each in found.balances])]
     if found.acknowledged:
-        say(
+        lines.append(
             f"{found.acknowledged} acknowledged ids: {len(found.missing)} missing, "
             f"{len(found.twice)} twice"
         )
     for name, ids in (("missing", found.missing), ("twice", found.twice)):
-        for each in ids[:_MOST_NAMED]:
-            say(f"{name}: {each}")
-    say("sound" if found.sound else "NOT sound")
+        lines += [f"{name}: {each}" for each in ids[:_MOST_NAMED]]
+    return "\n".join([*lines, "sound" if found.sound else "NOT sound"])
 
 
 def _row(balance: Balance) -> tuple[str, ...]:

@@ -14,11 +14,11 @@ from serving.access.operators import operator_token
 from serving.access.ownports import trust_in, url_of
 from serving.app.directory import DataDirectory
 from serving.artifacts.locations import open_artifacts
-from serving.cli.options import effective
+from serving.cli.options import effective, running
 from serving.client import RegistryClient
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
-from serving.errors import NotReady, ParameterInvalid
+from serving.errors import ParameterInvalid
 from serving.registry.definition import Definition
 from serving.settings import Settings
 
@@ -50,7 +50,7 @@ def registry(
         if not token:
             raise ParameterInvalid(f"--url needs a token or API key in {TOKEN_VARIABLE}")
         return RegistryClient(url, token=token)
-    directory, settings = running(config, data_dir)
+    directory, settings = _instance(config, data_dir)
     return RegistryClient(
         url_of(settings.control),
         token=lambda: operator_token(directory.keys, SystemClock(), role=role),
@@ -58,20 +58,12 @@ def registry(
     )
 
 
-def running(config: Path | None, data_dir: Path | None) -> tuple[DataDirectory, Settings]:
-    """The instance that runs, and its settings. Raises NotReady."""
-    directory = DataDirectory.at(effective(config, data_dir).data_dir)
-    if not directory.settings_file.exists():
-        raise NotReady(f"nothing runs on {directory.root}; start it with `serving up`")
-    return directory, Settings.model_validate_json(directory.settings_file.read_bytes())
-
-
 def keep_artifact(config: Path | None, data_dir: Path | None, file: Path) -> str:
     """Seals a file in the artifact store of the instance that runs here. Returns its SHA-256.
 
     Raises NotReady, ParameterInvalid.
     """
-    directory, settings = running(config, data_dir)
+    directory, settings = _instance(config, data_dir)
     store = open_artifacts(
         settings, folder=directory.artifacts, keys_dir=directory.keys, clock=SystemClock()
     )
@@ -101,6 +93,11 @@ def read_yaml(file: Path, kind: type[Kind]) -> Kind:
         return msgspec.convert(yaml.safe_load(file.read_text()), kind)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise ParameterInvalid(f"{file} cannot be used: {error}") from error
+
+
+def _instance(config: Path | None, data_dir: Path | None) -> tuple[DataDirectory, Settings]:
+    directory = DataDirectory.at(effective(config, data_dir).data_dir)
+    return directory, running(directory)
 
 
 def _pieces(file: Path) -> Iterator[bytes]:

@@ -9,9 +9,7 @@ import typer
 
 from serving.app.replaying import ReplayOrder, replay
 from serving.cli.advance import Advance
-from serving.cli.groups import grouped
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import say, say_json
+from serving.cli.groups import AtDirectory, grouped
 from serving.core.clock import SystemClock
 from serving.ledger.differences import Tolerance
 from serving.ledger.places import cold_place
@@ -65,9 +63,7 @@ class Asked:
 
 
 @grouped
-def run(
-    *, asked: Asked, json: Json = False, config: Config = None, data_dir: DataDir = None
-) -> None:
+def run(*, asked: Asked, at: AtDirectory) -> None:
     """Run recorded predictions by another version, or file, and compare row by row.
 
     Reads the ledger, hot and cold, and runs the version in this process: the product goes on as it
@@ -85,11 +81,9 @@ def run(
       serving replay --model census-employment --since 2026-11-01 --until 2026-11-08 --against 2 \\
           --rate 500 --resume
     """
-    clock = SystemClock()
-    settings = effective(config, data_dir)
+    clock, settings = SystemClock(), at.settings()
     order = asked.order(clock.wall_ns())
-    advance = Advance("records", clock, total=asked.limit)
-    try:
+    with Advance("records", clock, total=asked.limit) as advance:
         counts = replay(
             order,
             settings,
@@ -98,25 +92,22 @@ def run(
             clock=clock,
             advanced=advance.to,
         )
-    finally:
-        advance.end()
-    _print(counts, json=json)
+    facts = {**msgspec.to_builtins(counts), "differing_rows": counts.differing_rows}
+    at.tell(facts, lambda: _text(counts))
     if counts.differing_rows or counts.failed_records:
         raise typer.Exit(DIFFERENT)
 
 
-def _print(counts: ReplayCounts, *, json: bool) -> None:
-    if json:
-        say_json({**msgspec.to_builtins(counts), "differing_rows": counts.differing_rows})
-        return
-    say(
+def _text(counts: ReplayCounts) -> str:
+    lines = [
         f"{counts.records} records, {counts.rows} rows: {counts.exact_rows} exact, "
         f"{counts.within_rows - counts.exact_rows} within the tolerance, "
         f"{counts.differing_rows} differ, {counts.flipped_rows} decided otherwise; "
         f"largest difference {counts.largest_distance:.3g}"
-    )
+    ]
     if counts.failed_records:
-        say(f"{counts.failed_records} records on which it failed")
+        lines.append(f"{counts.failed_records} records on which it failed")
     if counts.skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.skipped.items())
-        say(f"passed over: {reasons}")
+        lines.append(f"passed over: {reasons}")
+    return "\n".join(lines)

@@ -1,6 +1,7 @@
 """`serving rollout`: a candidate takes over step by step, watched by gates, or goes back."""
 
 import sys
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
 from urllib.parse import quote
@@ -35,6 +36,40 @@ Model = Annotated[str, typer.Argument(help="Whose rollout.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a candidate takes over, as it was written."""
+
+    steps: Annotated[
+        str,
+        typer.Option(
+            help="WEIGHT:TIME or WEIGHT:TIME:REQUESTS, separated by commas. Default: "
+            "1%:60s,10%:5m,50%:10m, at least 100 requests each."
+        ),
+    ] = ""
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=LIMIT; may be repeated. errors (0.01), latency (1.5) are always read; "
+            "disagreement, loss, drift, fairness when named."
+        ),
+    ] = None
+    sticky: Annotated[Sticky, typer.Option(help="What keeps a caller on one side.")] = "request"
+    warm: Annotated[
+        float | None,
+        typer.Option(help="Seconds that the old version stays deployed after the promotion."),
+    ] = None
+
+    def plan(self) -> RolloutPlan:
+        """Raises ParameterInvalid."""
+        return RolloutPlan(
+            steps=read_steps(self.steps) if self.steps else DEFAULT_STEPS,
+            gates=read_gates(self.gate or []),
+            sticky=self.sticky,
+            warm_s=self.warm,
+        )
+
+
 @app.command("start")
 @grouped
 def start(
@@ -42,25 +77,7 @@ def start(
     *,
     at: AtControl,
     to: Annotated[str, typer.Option(help="The candidate: a version that is approved.")],
-    steps: Annotated[
-        str,
-        typer.Option(
-            help="WEIGHT:TIME or WEIGHT:TIME:REQUESTS, separated by commas. Default: "
-            "1%:60s,10%:5m,50%:10m, at least 100 requests each."
-        ),
-    ] = "",
-    gate: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=LIMIT; may be repeated. errors (0.01), latency (1.5) are always read; "
-            "disagreement, loss, drift, fairness when named."
-        ),
-    ] = None,
-    sticky: Annotated[Sticky, typer.Option(help="What keeps a caller on one side.")] = "request",
-    warm: Annotated[
-        float | None,
-        typer.Option(help="Seconds that the old version stays deployed after the promotion."),
-    ] = None,
+    course: Course,
     reason: Reason = "",
 ) -> None:
     """Let a candidate take over, step by step.
@@ -86,15 +103,8 @@ def start(
       serving rollout start fraud --to 2
       serving rollout start fraud --to 2 --steps 1%:60s,10%:5m,50%:10m --gate errors=0.005
     """
-    plan = RolloutPlan(
-        steps=read_steps(steps) if steps else DEFAULT_STEPS,
-        gates=read_gates(gate or []),
-        sticky=sticky,
-        warm_s=warm,
-    )
-    order = RolloutOrder(candidate=to, plan=plan, reason=reason)
-    client = at.client(Role.OPERATOR)
-    _tell(at, client.post(_path(model), order, RolloutView))
+    order = RolloutOrder(candidate=to, plan=course.plan(), reason=reason)
+    _tell(at, at.client(Role.OPERATOR).post(_path(model), order, RolloutView))
 
 
 @app.command("status")

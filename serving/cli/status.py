@@ -9,11 +9,11 @@ from serving.app.introspection import Introspection
 from serving.app.ledger_status import LedgerStatus
 from serving.app.monitor_status import ComparedPair, MonitorStatus
 from serving.app.processes import CONTROL, LEDGER, MONITOR, gateway_names
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import say, say_json, table
+from serving.cli.groups import AtDirectory, grouped
+from serving.cli.options import running
+from serving.cli.output import table
 from serving.cli.shares import percent
 from serving.control.status import ControlStatus, VersionStatus
-from serving.errors import NotReady
 from serving.predictionlog.counts import LogStatistics
 from serving.settings import Settings
 
@@ -48,7 +48,8 @@ class InstanceStatus(msgspec.Struct, frozen=True):
     monitor: MonitorStatus | None = None
 
 
-def status(*, config: Config = None, data_dir: DataDir = None, json: Json = False) -> None:
+@grouped
+def status(*, at: AtDirectory) -> None:
     """Show what runs: models, versions, replicas, queues, and where the prediction log stands.
 
     Asks the processes of the instance on this data directory directly; needs no token, only the
@@ -59,21 +60,14 @@ def status(*, config: Config = None, data_dir: DataDir = None, json: Json = Fals
       serving status
       serving status --data-dir /srv/a --json
     """
-    settings = effective(config, data_dir)
-    found = asyncio.run(look(settings))
-    if json:
-        say_json(found)
-    else:
-        say(describe(found))
+    found = asyncio.run(look(at.settings()))
+    at.tell(found, lambda: describe(found))
 
 
 async def look(settings: Settings) -> InstanceStatus:
     """Asks every process. Raises NotReady when nothing runs on the data directory."""
     directory = DataDirectory.at(settings.data_dir)
-    if not directory.settings_file.exists():
-        raise NotReady(f"nothing runs on {directory.root}; start it with `serving up`")
-    running = Settings.model_validate_json(directory.settings_file.read_bytes())
-    names = gateway_names(running)
+    names = gateway_names(running(directory))
     sockets = Introspection(
         {
             CONTROL: directory.control_socket,

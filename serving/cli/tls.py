@@ -10,8 +10,8 @@ import yaml
 
 from serving.access.authority import LocalAuthority
 from serving.app.directory import DataDirectory
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import complain, say, say_json
+from serving.cli.groups import AtDirectory, grouped
+from serving.cli.output import complain
 from serving.core.clock import SystemClock
 from serving.settings import Settings
 
@@ -40,6 +40,7 @@ def tls() -> None:
 
 
 @app.command("init")
+@grouped
 def init(
     *,
     client: Annotated[
@@ -50,9 +51,7 @@ def init(
         bool,
         typer.Option("--channel", help="Also for the channel between gateways and replicas."),
     ] = False,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Make a local authority and certificates below the data directory, and print how to use them.
 
@@ -66,7 +65,7 @@ def init(
       serving tls init --channel
     """
     os.umask(0o077)
-    settings = effective(config, data_dir)
+    settings = at.settings()
     folder = DataDirectory.at(settings.data_dir).root / "tls"
     authority = LocalAuthority(folder, SystemClock())
     certificate, key = authority.server()
@@ -81,10 +80,9 @@ def init(
         clients={name: (str(pair[0]), str(pair[1])) for name, pair in clients.items()},
         settings=values,
     )
-    if json:
-        say_json(made)
+    at.tell(made, lambda: yaml.safe_dump(values, sort_keys=False).rstrip())
+    if at.json:
         return
-    say(yaml.safe_dump(made.settings, sort_keys=False).rstrip())
     complain(f"put these lines into the file of settings; certificates are in {folder}")
     complain(f"then: {_curl(settings, made)}")
 

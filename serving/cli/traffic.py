@@ -1,5 +1,6 @@
 """`serving traffic`: which versions of each model answer, and which get copies."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
 from urllib.parse import quote
@@ -7,9 +8,8 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.orders import ControlClient
-from serving.cli.output import instant, say, say_json, table
+from serving.cli.groups import AtControl, grouped
+from serving.cli.output import instant, table
 from serving.cli.shares import canaries_text, parse_canary, parse_shadow, percent, shadows_text
 from serving.control.policyhistory import PolicyEntries, PolicyEntry
 from serving.core.principals import Role
@@ -38,17 +38,57 @@ class Side(StrEnum):
     HEADER = "header"
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Who is to answer from now on, as it was written."""
+
+    stable: Annotated[
+        str, typer.Option(help="The version that answers; an empty one takes all traffic away.")
+    ]
+    canary: Annotated[
+        list[str] | None,
+        typer.Option(help="VERSION=SHARE: a version that answers a share; may be repeated."),
+    ] = None
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="VERSION[=SHARE][,budget=SHARE][,principal=P][,tenant=T][,header:NAME=V]: a "
+            "version that gets copies; may be repeated."
+        ),
+    ] = None
+    sticky: Annotated[
+        Side, typer.Option(help="What keeps a caller on one side of the weights.")
+    ] = Side.REQUEST
+    tester: Annotated[
+        list[str] | None,
+        typer.Option(help="A subject that may choose a version; may be repeated."),
+    ] = None
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = ""
+
+    def order(self, before: Traffic) -> TrafficOrder:
+        """before: what answers now; its salt stays, and what is warm. Raises ParameterInvalid."""
+        return TrafficOrder(
+            stable=self.stable,
+            shadows=tuple(parse_shadow(each) for each in self.shadow or ()),
+            arms=tuple(parse_canary(each) for each in self.canary or ()),
+            sticky=self.sticky.value,
+            salt=before.salt,
+            testers=tuple(self.tester or ()),
+            warm=before.warm,
+            reason=self.reason,
+        )
+
+
 class _Listed(msgspec.Struct, frozen=True):
     traffic: tuple[Traffic, ...]
 
 
 @app.command("show")
+@grouped
 def show(
     *,
     model: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Show which version answers for each model, since when, and who said so.
 
@@ -59,46 +99,21 @@ def show(
       serving traffic show
       serving traffic show census-employment --json
     """
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
+    client = at.client(Role.OPERATOR)
     if model is None:
         found = client.get("/v1/traffic", _Listed).traffic
     else:
-        found = (client.get(f"/v1/traffic/{quote(model, safe='')}", Traffic),)
-    if json:
-        say_json({"traffic": found})
-    else:
-        say(_table(found))
+        found = (client.get(_path(model), Traffic),)
+    at.tell({"traffic": found}, lambda: _table(found))
 
 
 @app.command("set")
-def set_traffic(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def set_traffic(
     model: Annotated[str, typer.Argument(help="Whose traffic.")],
     *,
-    stable: Annotated[
-        str, typer.Option(help="The version that answers; an empty one takes all traffic away.")
-    ],
-    canary: Annotated[
-        list[str] | None,
-        typer.Option(help="VERSION=SHARE: a version that answers a share; may be repeated."),
-    ] = None,
-    shadow: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="VERSION[=SHARE][,budget=SHARE][,principal=P][,tenant=T][,header:NAME=V]: a "
-            "version that gets copies; may be repeated."
-        ),
-    ] = None,
-    sticky: Annotated[
-        Side, typer.Option(help="What keeps a caller on one side of the weights.")
-    ] = Side.REQUEST,
-    tester: Annotated[
-        list[str] | None,
-        typer.Option(help="A subject that may choose a version; may be repeated."),
-    ] = None,
-    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    wanted: Wanted,
+    at: AtControl,
 ) -> None:
     """Say which version of a model answers from now on.
 
@@ -121,36 +136,21 @@ def set_traffic(  # noqa: PLR0913 -- one parameter for each option
       serving traffic set census-employment --stable 1 --canary 2=10% --sticky principal \\
           --shadow 2 --shadow 3=50%,budget=20%
     """
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
-    path = f"/v1/traffic/{quote(model, safe='')}"
-    before = client.get(path, Traffic)
-    order = TrafficOrder(
-        stable=stable,
-        shadows=tuple(parse_shadow(each) for each in shadow or ()),
-        arms=tuple(parse_canary(each) for each in canary or ()),
-        sticky=sticky.value,
-        salt=before.salt,
-        testers=tuple(tester or ()),
-        warm=before.warm,
-        reason=reason,
-    )
+    client, path = at.client(Role.OPERATOR), _path(model)
+    order = wanted.order(client.get(path, Traffic))
     now = client.put(path, order, Traffic)
-    if json:
-        say_json(now)
-    else:
-        say(_table((now,)))
+    at.tell(now, lambda: _table((now,)))
 
 
 @app.command("history")
+@grouped
 def history(
     model: Annotated[str, typer.Argument(help="Whose policies.")],
     *,
     epoch: Annotated[
         int | None, typer.Option(min=1, help="Only the policy that was in force then.")
     ] = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Show the policies that gateways were told, and from which epoch on.
 
@@ -162,18 +162,21 @@ def history(
       serving traffic history census-employment
       serving traffic history census-employment --epoch 1763856000123 --json
     """
-    client = ControlClient(config, data_dir, role=Role.OPERATOR)
     query = {} if epoch is None else {"epoch": str(epoch)}
-    path = f"/v1/traffic/{quote(model, safe='')}/history"
-    found = client.get(path, PolicyEntries, **query)
-    if json:
-        say_json(found)
-    else:
-        rows = [
-            (str(each.epoch), instant(each.at_ns // 10**9), *_words(each))
-            for each in found.policies
-        ]
-        say(table(("EPOCH", "SINCE", "STABLE", "CANARIES", "SHADOWS", "STICKY"), rows))
+    found = at.client(Role.OPERATOR).get(f"{_path(model)}/history", PolicyEntries, **query)
+    at.tell(found, lambda: _policies(found))
+
+
+def _path(model: str) -> str:
+    return f"/v1/traffic/{quote(model, safe='')}"
+
+
+def _policies(found: PolicyEntries) -> str:
+    heads = ("EPOCH", "SINCE", "STABLE", "CANARIES", "SHADOWS", "STICKY")
+    rows = [
+        (str(each.epoch), instant(each.at_ns // 10**9), *_words(each)) for each in found.policies
+    ]
+    return table(heads, rows)
 
 
 def _words(entry: PolicyEntry) -> tuple[str, str, str, str]:

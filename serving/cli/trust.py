@@ -11,8 +11,8 @@ from serving.app.directory import DataDirectory
 from serving.audit.events import Event, EventName
 from serving.audit.spool import Spool
 from serving.cli.credentials import seconds_of
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.output import complain, instant, say, say_json, table
+from serving.cli.groups import AtDirectory, grouped
+from serving.cli.output import complain, instant, table
 from serving.core.actors import Actor
 from serving.core.clock import SystemClock
 from serving.errors import SettingInvalid
@@ -31,7 +31,8 @@ Reason = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
 
 
 @app.command("list")
-def list_keys(*, json: Json = False, config: Config = None, data_dir: DataDir = None) -> None:
+@grouped
+def list_keys(*, at: AtDirectory) -> None:
     """List every key whose signatures count, or once did.
 
     \b
@@ -39,12 +40,13 @@ def list_keys(*, json: Json = False, config: Config = None, data_dir: DataDir = 
       serving trust list
       serving trust list --json
     """
-    keys_dir = _directory(config, data_dir).keys
+    keys_dir = at.directory().keys
     installation_key(keys_dir)
-    _show(read_trusted(keys_dir).keys, as_json=json)
+    _show(read_trusted(keys_dir).keys, at=at)
 
 
 @app.command("add")
+@grouped
 def add(
     name: Annotated[str, typer.Argument(help="Whose key it is; shown where it is used.")],
     *,
@@ -59,9 +61,7 @@ def add(
         str, typer.Option(help="How long its signatures count: 90d. Default: no end.")
     ] = "",
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Trust a key of somebody else, such as a build system that signs what it trained.
 
@@ -72,7 +72,7 @@ def add(
       serving trust add ci --public-key ci.pem --role artifact --ttl 365d
       serving trust add board --public-key LYnD…= --role approval
     """
-    directory = _directory(config, data_dir)
+    directory = at.directory()
     roles = [known for known in ROLES if known in role]
     if len(roles) != len(set(role)):
         raise SettingInvalid(f"--role is one of: {', '.join(ROLES)}")
@@ -82,17 +82,16 @@ def add(
     public = PublicKey.from_text(text)
     added = add_key(directory.keys, public, name=name, roles=roles, not_after_ns=until_ns)
     _record(directory, EventName.TRUST_ADDED, added, reason)
-    _show((added,), as_json=json)
+    _show((added,), at=at)
 
 
 @app.command("revoke")
+@grouped
 def revoke(
     key: Key,
     *,
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """End a key: from now on nothing that it ever signed counts.
 
@@ -104,13 +103,14 @@ def revoke(
     Examples:
       serving trust revoke 3f9a0c2d71b4e855 --reason "laptop stolen"
     """
-    directory = _directory(config, data_dir)
+    directory = at.directory()
     ended = revoke_key(directory.keys, key, now_ns=SystemClock.wall_ns())
     _record(directory, EventName.TRUST_REVOKED, ended, reason)
-    _show((ended,), as_json=json)
+    _show((ended,), at=at)
 
 
 @app.command("rotate")
+@grouped
 def rotate(
     *,
     overlap: Annotated[
@@ -118,9 +118,7 @@ def rotate(
         typer.Option(help="How long what the old key signed still counts. Default: until revoked."),
     ] = "",
     reason: Reason = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Make a new key for this installation; what is signed from the next start on is signed by it.
 
@@ -129,18 +127,14 @@ def rotate(
       serving trust rotate
       serving trust rotate --overlap 90d --reason "yearly"
     """
-    directory = _directory(config, data_dir)
+    directory = at.directory()
     now_ns = SystemClock.wall_ns()
     until_ns = now_ns + round(seconds_of(overlap, "--overlap") * 1e9) if overlap else 0
     added, old = rotate_key(directory.keys, now_ns=now_ns, old_until_ns=until_ns)
     _record(directory, EventName.TRUST_ROTATED, added, reason)
-    _show((added,), as_json=json)
-    if not json:
+    _show((added,), at=at)
+    if not at.json:
         complain(f"the key before was {old}; start the instance again to sign with the new one")
-
-
-def _directory(config: Path | None, data_dir: Path | None) -> DataDirectory:
-    return DataDirectory.at(effective(config, data_dir).data_dir)
 
 
 def _record(directory: DataDirectory, name: EventName, key: TrustedKey, reason: str) -> None:
@@ -151,12 +145,9 @@ def _record(directory: DataDirectory, name: EventName, key: TrustedKey, reason: 
     Spool(directory.audit).add(event, at_ns=SystemClock.wall_ns())
 
 
-def _show(keys: tuple[TrustedKey, ...], *, as_json: bool) -> None:
-    if as_json:
-        say_json(keys)
-        return
+def _show(keys: tuple[TrustedKey, ...], *, at: AtDirectory) -> None:
     now_ns = SystemClock.wall_ns()
-    say(table(HEADS, [_row(key, now_ns) for key in keys]))
+    at.tell(keys, lambda: table(HEADS, [_row(key, now_ns) for key in keys]))
 
 
 def _row(key: TrustedKey, now_ns: int) -> tuple[str, ...]:

@@ -4,10 +4,9 @@ from typing import Annotated
 
 import typer
 
-from serving.cli.conditions import LedgerFiles
-from serving.cli.log import DAMAGED
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.output import complain, say, say_json, table
+from serving.cli.conditions import AtLedger, complain_of
+from serving.cli.groups import grouped
+from serving.cli.output import say, say_json, table
 from serving.core.clock import SystemClock
 from serving.errors import ParameterInvalid
 from serving.ledger.search import LedgerSearch
@@ -15,6 +14,7 @@ from serving.predictionlog.query import Query, instant_ns
 from serving.predictionlog.usage import DIMENSIONS, Usage, usage
 
 
+@grouped
 def print_usage(
     *,
     since: Annotated[str, typer.Option(help="From when on: 1h, 30d ago, or an ISO time.")] = "30d",
@@ -24,9 +24,7 @@ def print_usage(
     ] = ",".join(DIMENSIONS),
     principal: Annotated[str, typer.Option(help="Only this caller.")] = "",
     model: Annotated[str, typer.Option(help="Only this model.")] = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtLedger,
 ) -> None:
     """Sum up what callers used: requests, rows and compute time; the basis of a bill.
 
@@ -43,7 +41,7 @@ def print_usage(
         if each not in DIMENSIONS:
             raise ParameterInvalid(f"--by {each[:64]!r} is none of {', '.join(DIMENSIONS)}")
     now_ns = SystemClock().wall_ns()
-    files = LedgerFiles(config, data_dir)
+    files = at.files()
     search = LedgerSearch(
         files.log,
         files.place,
@@ -54,11 +52,8 @@ def print_usage(
             model=model,
         ),
     )
-    _print(usage(search.records(), dimensions), dimensions, json=json)
-    if search.damaged:
-        names = ", ".join(sorted(search.damaged))
-        complain(f"serving: damaged, run `serving log verify`: {names}")
-        raise typer.Exit(DAMAGED)
+    _print(usage(search.records(), dimensions), dimensions, json=at.json)
+    complain_of(search.damaged)
 
 
 def _print(sums: list[Usage], dimensions: list[str], *, json: bool) -> None:

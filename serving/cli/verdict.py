@@ -1,29 +1,18 @@
 """`serving verdict`: what comparisons came to, signed; verified without asking anybody."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import quote
 
-import msgspec
 import typer
 
 from serving.app.comparing_once import Comparer
-from serving.app.directory import DataDirectory
 from serving.cli.advance import Advance
 from serving.cli.audit import read_keys
-from serving.cli.compare import (
-    Candidate,
-    DataFile,
-    Label,
-    Primary,
-    ReplayFile,
-    Until,
-    describe,
-    order_of,
-)
-from serving.cli.options import Config, DataDir, Json, effective
-from serving.cli.orders import ControlClient
-from serving.cli.output import complain, instant, say, say_json, table
+from serving.cli.compare import Comparison, describe
+from serving.cli.groups import AsSomebody, AtDirectory, grouped
+from serving.cli.output import complain, instant, table
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
 from serving.errors import NotFound, SignatureInvalid
@@ -33,6 +22,7 @@ from serving.governance.verdictbook import IssuedVerdict, VerdictOrder
 from serving.governance.verdicts import Verdict, read_verdict
 from serving.ledger.pairs import FROM_LEDGER
 from serving.ledger.recounting import Compared, Recount, recount
+from serving.settings import Settings
 from serving.trust.installation import read_trusted
 from serving.trust.signatures import Envelope
 
@@ -46,19 +36,34 @@ WRONG: Final = 1
 NS_PER_S: Final = 1_000_000_000
 
 Model = Annotated[str, typer.Argument(help="Whose versions.")]
-Token = Annotated[
-    str, typer.Option(envvar="SERVING_TOKEN", help="Your own token or API key.", show_default=False)
-]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Comparison):
+    """The same; where nothing is named to compare, the live comparison counts."""
+
+    since: Annotated[
+        str, typer.Option(help="Of recorded pairs from when on, instead of the live comparison.")
+    ] = ""
+
+    @property
+    def is_live(self) -> bool:
+        return not self.since and self.replay is None and self.data is None
+
+    def report(self, settings: Settings, model: str) -> ComparisonReport:
+        """A comparison that is made here and now."""
+        clock = SystemClock()
+        order = replace(self, since=self.since or "1d").order(settings, model)
+        with Advance("records", clock) as advance:
+            return Comparer(settings, clock, advanced=advance.to).run(order)
 
 
 @app.command("live")
+@grouped
 def live(
     model: Model,
     *,
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Show how the candidates of a model compare now, as the monitor reports it.
 
@@ -66,34 +71,19 @@ def live(
     Examples:
       serving verdict live census-employment
     """
-    client = ControlClient(config, data_dir, role=Role.OPERATOR, token=token)
+    client = by.client(Role.OPERATOR)
     found = client.get(f"/v1/models/{quote(model, safe='')}/comparisons", ComparisonList)
-    if json:
-        say_json(found)
-    elif not found.comparisons:
-        say(f"no candidate of {model} is being compared")
-    else:
-        say("\n\n".join(describe(each) for each in found.comparisons))
+    by.tell(found, lambda: _compared(found) or f"no candidate of {model} is being compared")
 
 
 @app.command("issue")
-def issue(  # noqa: PLR0913 -- one parameter for each option
+@grouped
+def issue(
     model: Model,
     *,
-    candidate: Candidate,
+    asked: Asked,
     reason: Annotated[str, typer.Option(help="Why; part of what is signed.")] = "",
-    primary: Primary = "",
-    since: Annotated[
-        str, typer.Option(help="Of recorded pairs from when on, instead of the live comparison.")
-    ] = "",
-    until: Until = None,
-    replay: ReplayFile = None,
-    data: DataFile = None,
-    label: Label = "label",
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Have a verdict drawn and signed: on the live comparison, or on one that is made now.
 
@@ -106,32 +96,18 @@ def issue(  # noqa: PLR0913 -- one parameter for each option
       serving verdict issue census-employment --candidate 2 --reason "a week of shadow"
       serving verdict issue census-employment --candidate 2 --data holdout.npz
     """
-    comparison: ComparisonReport | None = None
-    if since or replay is not None or data is not None:
-        settings = effective(config, data_dir)
-        order = order_of(
-            settings, model, candidate=candidate, primary=primary, since=since or "1d",
-            until=until, replay=replay, data=data, label=label,
-        )  # fmt: skip
-        advance = Advance("records", SystemClock())
-        try:
-            comparison = Comparer(settings, SystemClock(), advanced=advance.to).run(order)
-        finally:
-            advance.end()
-    wanted = VerdictOrder(candidate=candidate, comparison=comparison, reason=reason)
-    client = ControlClient(config, data_dir, role=Role.APPROVER, token=token)
-    _tell(client.post(_verdicts(model), wanted, IssuedVerdict), as_json=json)
+    comparison = None if asked.is_live else asked.report(by.settings(), model)
+    wanted = VerdictOrder(candidate=asked.candidate, comparison=comparison, reason=reason)
+    _tell(by.client(Role.APPROVER).post(_verdicts(model), wanted, IssuedVerdict), by=by)
 
 
 @app.command("list")
+@grouped
 def list_verdicts(
     model: Model,
     *,
     candidate: Annotated[str, typer.Option(help="Only on this version.")] = "",
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """List the verdicts of a model whose signatures hold, newest first.
 
@@ -139,17 +115,15 @@ def list_verdicts(
     Examples:
       serving verdict list census-employment
     """
-    client = ControlClient(config, data_dir, role=Role.OPERATOR, token=token)
     query = {"version": candidate} if candidate else {}
-    found = client.get(_verdicts(model), VerdictList, **query).verdicts
-    if json:
-        say_json({"verdicts": [each.verdict for each in found]})
-        return
+    answer = by.client(Role.OPERATOR).get(_verdicts(model), VerdictList, **query)
+    found = [each.verdict for each in answer.verdicts]
     heads = ("VERDICT", "SAYS", "CANDIDATE", "AGAINST", "FROM", "PAIRS", "ISSUED", "UNTIL", "BY")
-    say(table(heads, [_row(each.verdict) for each in found]))
+    by.tell({"verdicts": found}, lambda: table(heads, [_row(each) for each in found]))
 
 
 @app.command("show")
+@grouped
 def show(
     model: Model,
     verdict: Annotated[str, typer.Argument(help="Its identifier, as `list` shows it.")],
@@ -157,10 +131,7 @@ def show(
     output: Annotated[
         Path | None, typer.Option(help="Write the signed envelope to this file.")
     ] = None,
-    token: Token = "",
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    by: AsSomebody,
 ) -> None:
     """Show a verdict with every figure; --output writes the file that can be verified anywhere.
 
@@ -169,14 +140,15 @@ def show(
       serving verdict show census-employment 3f9a0c2d71b45e60
       serving verdict show census-employment 3f9a0c2d71b45e60 --output verdict.json
     """
-    client = ControlClient(config, data_dir, role=Role.OPERATOR, token=token)
-    found = client.get(f"{_verdicts(model)}/{quote(verdict, safe='')}", IssuedVerdict)
+    path = f"{_verdicts(model)}/{quote(verdict, safe='')}"
+    found = by.client(Role.OPERATOR).get(path, IssuedVerdict)
     if output is not None:
         output.write_bytes(found.envelope.encode())
-    _tell(found, as_json=json)
+    _tell(found, by=by)
 
 
 @app.command("verify")
+@grouped
 def verify(
     file: Annotated[Path, typer.Argument(help="A verdict, as `show --output` wrote it.")],
     *,
@@ -188,9 +160,7 @@ def verify(
         Path | None,
         typer.Option(help="Folder of prediction logs: its pairs are counted once more."),
     ] = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtDirectory,
 ) -> None:
     """Verify a verdict without a running product: its signature, that it holds together, its pairs.
 
@@ -202,8 +172,7 @@ def verify(
       serving verdict verify verdict.json
       serving verdict verify verdict.json --trusted trusted-keys.json --log /srv/a/log
     """
-    keys_dir = DataDirectory.at(effective(config, data_dir).data_dir).keys
-    keys = read_trusted(keys_dir) if trusted is None else read_keys(trusted)
+    keys = read_trusted(at.directory().keys) if trusted is None else read_keys(trusted)
     try:
         envelope = Envelope.decode(file.read_bytes())
     except OSError as error:
@@ -215,12 +184,18 @@ def verify(
         raise typer.Exit(WRONG) from error
     counted = [] if log is None else _recounted(verdict, log)
     findings = [each.finding for each in counted if each.finding]
-    _print(verdict, counted, findings, as_json=json)
+    expired = verdict.expires_ns <= SystemClock.wall_ns()
+    facts = {"verdict": verdict, "expired": expired, "recounted": counted, "findings": findings}
+    at.tell(facts, lambda: _found(verdict, counted, expired=expired))
     if findings:
         raise typer.Exit(WRONG)
 
 
 # -- inside ------------------------------------------------------------------------------------------
+
+
+def _compared(found: ComparisonList) -> str:
+    return "\n\n".join(describe(each) for each in found.comparisons)
 
 
 def _recounted(verdict: Verdict, log: Path) -> list[Recount]:
@@ -236,31 +211,24 @@ def _recounted(verdict: Verdict, log: Path) -> list[Recount]:
     return recount(log, verdict.comparison.windows, compared)
 
 
-def _print(verdict: Verdict, counted: list[Recount], findings: list[str], *, as_json: bool) -> None:
-    expired = verdict.expires_ns <= SystemClock.wall_ns()
-    if as_json:
-        told = {"verdict": verdict, "expired": expired, "recounted": counted, "findings": findings}
-        say_json(told)
-        return
-    say(_headline(verdict) + (", RUN OUT" if expired else ""))
+def _found(verdict: Verdict, counted: list[Recount], *, expired: bool) -> str:
+    lines = [_headline(verdict) + (", RUN OUT" if expired else "")]
     for each in counted:
-        say(each.finding or f"log {each.log_id}: {each.found} pairs found, {each.of} stated")
+        told = f"log {each.log_id}: {each.found} pairs found, {each.of} stated"
+        lines.append(each.finding or told)
     if verdict.comparison.data_digest:
-        say(f"made of a file with SHA-256 {verdict.comparison.data_digest}")
-    say("DOES NOT HOLD" if findings else "holds")
+        lines.append(f"made of a file with SHA-256 {verdict.comparison.data_digest}")
+    lines.append("DOES NOT HOLD" if any(each.finding for each in counted) else "holds")
+    return "\n".join(lines)
 
 
 def _verdicts(model: str) -> str:
     return f"/v1/models/{quote(model, safe='')}/verdicts"
 
 
-def _tell(found: IssuedVerdict, *, as_json: bool) -> None:
-    if as_json:
-        say_json(msgspec.to_builtins(found.verdict))
-        return
-    say(_headline(found.verdict))
-    say("")
-    say(describe(found.verdict.comparison))
+def _tell(found: IssuedVerdict, *, by: AsSomebody) -> None:
+    verdict = found.verdict
+    by.tell(verdict, lambda: f"{_headline(verdict)}\n\n{describe(verdict.comparison)}")
 
 
 def _headline(verdict: Verdict) -> str:

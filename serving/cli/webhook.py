@@ -5,11 +5,10 @@ from urllib.parse import quote
 
 import typer
 
-from serving.cli.options import Config, DataDir, Json
-from serving.cli.orders import ControlClient
-from serving.cli.output import complain, instant, say, say_json, table
+from serving.cli.groups import AtControl, grouped
+from serving.cli.output import complain, instant, table
 from serving.governance.desk import Queued, WebhookList
-from serving.governance.webhooks import ALL_EVENTS, MadeWebhook, WebhookOrder
+from serving.governance.webhooks import ALL_EVENTS, MadeWebhook, Webhook, WebhookOrder
 
 app = typer.Typer(
     help="Webhooks: signed notifications of requests, decisions and refusals.",
@@ -23,6 +22,7 @@ Id = Annotated[str, typer.Argument(help="The webhook's identifier, as `list` sho
 
 
 @app.command("add")
+@grouped
 def add(
     url: Annotated[str, typer.Argument(help="Where to: an https address out in the world.")],
     *,
@@ -30,9 +30,7 @@ def add(
         list[str] | None,
         typer.Option(help="Which events, such as governance:request:*; may be repeated."),
     ] = None,
-    json: Json = False,
-    config: Config = None,
-    data_dir: DataDir = None,
+    at: AtControl,
 ) -> None:
     """Add a webhook and print the secret that its deliveries are signed with: the only time.
 
@@ -45,64 +43,42 @@ def add(
       serving webhook add https://chat.example.com/hook --event 'governance:override:*'
     """
     order = WebhookOrder(url=url, events=tuple(event or ALL_EVENTS))
-    made = ControlClient(config, data_dir).post(WEBHOOKS, order, MadeWebhook)
-    if json:
-        say_json(made)
-        return
-    complain(f"webhook {made.webhook.id}; its secret is not shown again:")
-    say(made.secret)
+    made = at.client().post(WEBHOOKS, order, MadeWebhook)
+    if not at.json:
+        complain(f"webhook {made.webhook.id}; its secret is not shown again:")
+    at.tell(made, lambda: made.secret)
 
 
 @app.command("list")
-def list_webhooks(*, json: Json = False, config: Config = None, data_dir: DataDir = None) -> None:
+@grouped
+def list_webhooks(*, at: AtControl) -> None:
     """List webhooks with what waits for each and how the last delivery ended.
 
     \b
     Examples:
       serving webhook list
     """
-    found = ControlClient(config, data_dir).get(WEBHOOKS, WebhookList).webhooks
-    if json:
-        say_json({"webhooks": found})
-        return
+    found = at.client().get(WEBHOOKS, WebhookList).webhooks
     heads = ("WEBHOOK", "URL", "EVENTS", "BY", "SINCE", "WAITING", "GIVEN UP", "LAST")
-    rows = [
-        (
-            each.id,
-            each.url,
-            ",".join(each.events),
-            each.made_by,
-            instant(each.made_ns // 1_000_000_000),
-            str(each.waiting),
-            str(each.failed),
-            each.last or "-",
-        )
-        for each in found
-    ]
-    say(table(heads, rows))
+    at.tell({"webhooks": found}, lambda: table(heads, [_row(each) for each in found]))
 
 
 @app.command("remove")
-def remove(
-    webhook: Id, *, json: Json = False, config: Config = None, data_dir: DataDir = None
-) -> None:
+@grouped
+def remove(webhook: Id, *, at: AtControl) -> None:
     """Remove a webhook with everything that waits for it.
 
     \b
     Examples:
       serving webhook remove 3f9a0c2d71b45e60
     """
-    ControlClient(config, data_dir).delete(f"{WEBHOOKS}/{quote(webhook, safe='')}")
-    if json:
-        say_json({"removed": webhook})
-    else:
-        say(f"removed {webhook}")
+    at.client().delete(f"{WEBHOOKS}/{quote(webhook, safe='')}")
+    at.tell({"removed": webhook}, lambda: f"removed {webhook}")
 
 
 @app.command("test")
-def send_test(
-    webhook: Id, *, json: Json = False, config: Config = None, data_dir: DataDir = None
-) -> None:
+@grouped
+def send_test(webhook: Id, *, at: AtControl) -> None:
     """Send a test notification; `list` shows how it ended.
 
     \b
@@ -110,8 +86,18 @@ def send_test(
       serving webhook test 3f9a0c2d71b45e60
     """
     path = f"{WEBHOOKS}/{quote(webhook, safe='')}/test"
-    queued = ControlClient(config, data_dir).post(path, {}, Queued)
-    if json:
-        say_json(queued)
-    else:
-        say(f"queued {queued.delivery}")
+    queued = at.client().post(path, {}, Queued)
+    at.tell(queued, lambda: f"queued {queued.delivery}")
+
+
+def _row(webhook: Webhook) -> tuple[str, ...]:
+    return (
+        webhook.id,
+        webhook.url,
+        ",".join(webhook.events),
+        webhook.made_by,
+        instant(webhook.made_ns // 1_000_000_000),
+        str(webhook.waiting),
+        str(webhook.failed),
+        webhook.last or "-",
+    )
