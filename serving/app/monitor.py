@@ -102,6 +102,10 @@ class Monitor:
                 self._error = str(error)
                 logger.warning("monitor is in trouble; it goes on in a while", reason=str(error))
                 self._stopping.wait(TROUBLE_S)
+            except Exception as error:  # Else the process would live on and do nothing.
+                self._error = repr(error)
+                logger.exception("monitor is in trouble; it goes on in a while")
+                self._stopping.wait(TROUBLE_S)
 
     def status(self) -> MonitorStatus:
         work = self._work
