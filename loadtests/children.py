@@ -7,7 +7,6 @@ the kernel when the benchmark dies. Its output goes to two files. Nothing is eve
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,15 +126,6 @@ def running(
         account.close()
     if problem:
         raise ChildFailed(problem)
-
-
-def free_ports(count: int) -> list[int]:
-    """Distinct ports of loopback that the kernel says are free now."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _alive(pids: Sequence[int]) -> list[int]:

@@ -21,7 +21,8 @@ from typing import Final
 import numpy as np
 import uvloop
 
-from loadtests.children import LOOPBACK, free_ports
+from loadtests.children import LOOPBACK
+from loadtests.ports import free_ports
 from serving.access.issuer import LocalIssuer
 from serving.app.child import stop_event
 from serving.app.directory import DataDirectory

@@ -16,8 +16,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from loadtests.children import LOOPBACK, ChildFailed, free_ports, running
+from loadtests.children import LOOPBACK, ChildFailed, running
 from loadtests.payloads import PAYLOADS, post
+from loadtests.ports import free_ports
 from loadtests.servers import M1, Server
 from serving.registry.folder import DEFAULT_MODELS_DIR
 from serving.settings import Settings, load

@@ -1,5 +1,6 @@
 """A run as tables for people and as JSON for programs. Absolute goals and ratios stay apart."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -98,7 +99,8 @@ def as_json(report: Report) -> bytes:
 
 @contextmanager
 def private_folder(needed_bytes: int = 0) -> Iterator[Path]:
-    """A throw-away folder beside the results, which are on a disk where /tmp may be memory.
+    """A throw-away folder beside the results, which are on a disk where /tmp may be memory. Its name
+    tells whose process it is.
 
     Raises OSError when there is less room than `needed_bytes`.
     """
@@ -106,7 +108,7 @@ def private_folder(needed_bytes: int = 0) -> Iterator[Path]:
     free_bytes = shutil.disk_usage(RESULTS).free
     if free_bytes < needed_bytes:
         raise OSError(f"{RESULTS} has {free_bytes:,} bytes free; the log may need {needed_bytes:,}")
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
+    folder = Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=RESULTS))
     try:
         yield folder
     finally:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.ceilings import artifact_of
-from loadtests.children import LOOPBACK, free_ports, running
+from loadtests.children import LOOPBACK, running
 from loadtests.cpu import Account
+from loadtests.ports import free_port
 
 FLOOR_START_S: Final = 20.0
 PEER_START_S: Final = 120.0
@@ -55,7 +56,7 @@ def floor(kind: str, folder: Path) -> Iterator[Server]:
 @contextmanager
 def plain_ray(folder: Path) -> Iterator[Server]:
     """M1 as a plain Ray Serve application, see `plain_ray`."""
-    (port,) = free_ports(1)
+    port = free_port()
     # Short, because the sockets below it must fit into 107 bytes.
     temporary = Path(tempfile.mkdtemp(prefix="peer-"))
     command = [sys.executable, "-m", "loadtests.plain_ray", str(artifact_of(M1))]

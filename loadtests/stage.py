@@ -16,7 +16,8 @@ from typing import Any, Final, TextIO, TypeVar
 
 import yaml
 
-from loadtests.children import LOOPBACK, free_ports, running
+from loadtests.children import LOOPBACK, running
+from loadtests.ports import free_ports
 from serving.access.issuer import LocalIssuer
 from serving.cli import app
 from serving.core.clock import Clock

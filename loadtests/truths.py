@@ -29,8 +29,9 @@ import orjson
 import yaml
 from numpy.typing import NDArray
 
-from loadtests.children import LOOPBACK, free_ports, running
+from loadtests.children import LOOPBACK, running
 from loadtests.datasets import DEFAULT_FOLDER
+from loadtests.ports import free_ports
 from loadtests.streams import FLIGHT_MODEL, Stream, census, flights, write_flight_model
 from serving.access.issuer import LocalIssuer
 from serving.cli.advance import Advance

@@ -3,7 +3,9 @@
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,7 @@ from serving.storage_settings import RegistrySettings
 from tests.catalogue import DOUBLER, TWIN, write_models
 from tests.databases import Postgres, postgres
 from tests.instances import Instance
+from tests.order import FromBothEnds, in_order, is_on_ray
 from tests.places import InProcess
 
 # Each process that tests start would compile the whole product anew, and pytest all tests.
@@ -37,8 +40,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs Ray comes last, so that everything else runs without one beside it."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+    """See `tests.order`."""
+    items[:] = in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FromBothEnds:
+    """See `tests.order`; whichever --dist is named."""
+    return FromBothEnds(config, log)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The Ray that tests share ends with the last file that has tests on it."""
+    if not is_on_ray(item):
+        item.config.stash.setdefault(RAY, SharedRay()).end()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.stash.setdefault(RAY, SharedRay()).end()
 
 
 @pytest.fixture(autouse=True)
@@ -60,18 +79,49 @@ async def in_process(tmp_path: Path) -> AsyncIterator[InProcess]:
         await place.aclose()
 
 
-@pytest.fixture(scope="session")
-def ray_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    """The models of `tests.catalogue` on a Ray that is started once; `twin` has two replicas.
+class SharedRay:
+    """An instance on Ray: started when it is first asked for, once more after its end, and not again
+    when it could not be started."""
+
+    def __init__(self) -> None:
+        self._running: Instance | None = None
+        self._failed = False
+        self._ending = ExitStack()
+
+    def instance(self, folder: Path) -> Instance:
+        if self._running is None:
+            assert not self._failed, "Ray could not be started for an earlier test"
+            self._failed = True
+            self._running = self._ending.enter_context(self._started(folder))
+            self._failed = False
+        return self._running
+
+    def end(self) -> None:
+        self._running = None
+        self._ending.close()
+
+    @contextmanager
+    def _started(self, folder: Path) -> Iterator[Instance]:
+        deployments = [DOUBLER, TWIN | {"min_replicas": 2, "max_replicas": 2}]
+        models = write_models(folder / "models")
+        with Instance(folder, engine="ray", deployments=deployments, models_dir=models) as instance:
+            instance.expect("ready", within_s=240)
+            yield instance
+
+
+RAY = pytest.StashKey[SharedRay]()
+
+
+@pytest.fixture
+def ray_instance(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Instance:
+    """The models of `tests.catalogue` on a Ray that all tests share; `twin` has two replicas.
 
     Whoever kills something of it leaves it ready.
     """
-    folder = tmp_path_factory.mktemp("ray")
-    deployments = [DOUBLER, TWIN | {"min_replicas": 2, "max_replicas": 2}]
-    models = write_models(folder / "models")
-    with Instance(folder, engine="ray", deployments=deployments, models_dir=models) as instance:
-        instance.expect("ready", within_s=120)
-        yield instance
+    shared = request.config.stash.setdefault(RAY, SharedRay())
+    return shared.instance(tmp_path_factory.mktemp("ray"))
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ OPTIONS = {
     "shared_buffers": "16MB",
     "autovacuum": "off",
 }
-WAIT_S = 20.0
+WAIT_S = 60.0
 TEMPLATE = "migrated"
 SOCKET = ".s.PGSQL.5432"
 ASKED = b"Q\x00\x00\x00\x0bCOMMIT\x00"
@@ -47,13 +47,15 @@ ASKED = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 
 @dataclass
 class Postgres:
-    """One server in a folder of its own, reached through a Unix socket."""
+    """One server in a folder of its own, reached through a Unix socket. One thread may stop it while
+    another starts it again: the one waits for the other."""
 
     programs: Path
     folder: Path
     options: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     made: int = 0
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def create(self) -> None:
         if os.getuid() == 0:
@@ -71,6 +73,10 @@ class Postgres:
 
     def start(self) -> None:
         """Returns when it accepts connections."""
+        with self._turn:
+            self._start()
+
+    def _start(self) -> None:
         command = [str(self.programs / "postgres"), "-D", str(self.cluster), "-k", str(self.folder)]
         for name, value in (OPTIONS | self.options).items():
             command += ["-c", f"{name}={value}"]
@@ -92,13 +98,16 @@ class Postgres:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: at once, in order. SIGKILL: with everything it was doing."""
-        assert self.process is not None
-        backends = self.processes()
-        self.process.send_signal(how)
-        if how is signal.SIGKILL:
-            self._each(how, backends)
-        self.process.wait(WAIT_S)
-        self.process = None
+        with self._turn:
+            assert self.process is not None
+            backends = self.processes()
+            self.process.send_signal(how)
+            if how is signal.SIGKILL:
+                self._each(how, backends)
+            self.process.wait(WAIT_S)
+            while how is signal.SIGKILL and any(map(_is_alive, backends)):
+                SystemClock().sleep(0.01)  # With one of them left the next server would not start.
+            self.process = None
 
     def freeze(self) -> None:
         """It accepts nothing, answers nothing and closes nothing."""
@@ -141,6 +150,15 @@ class Postgres:
             return {}
         account = pwd.getpwnam("nobody")
         return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether it has not ended; somebody else may have to collect it."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtests.ports import free_ports
 from serving.access.issuer import LocalIssuer
 from serving.app.descendants import descendants
 from serving.app.directory import DataDirectory
@@ -35,9 +36,9 @@ from serving.predictionlog.query import Query, Search
 from serving.settings import AccessSettings, Settings
 from tests.catalogue import DOUBLER, TWIN, write_models
 from tests.folderplans import Places, read_desired, release_deployments
-from tests.instances import PATIENCE, free_ports
+from tests.instances import PATIENCE
 
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 40.0
 PAUSE_S: Final = 0.02
 
 
@@ -90,7 +91,9 @@ class Place:
     async def _introspect(self, path: str) -> bytes:
         socket = DataDirectory.at(self.data_dir).gateway_socket(0)
         transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://here", timeout=PATIENCE_S
+        ) as client:
             return (await client.get(path)).content
 
 
@@ -191,10 +194,15 @@ def wait_until(condition: Callable[[], object], *, within_s: float = PATIENCE_S)
         never.wait(PAUSE_S)
 
 
+def running(pid: int, mark: str) -> list[int]:
+    """Processes below this one whose command line holds `mark`, in which parts end with NUL; parents
+    first, for what was forked from one a moment ago has its command line."""
+    return [each for each in descendants(pid) if mark in _command_of(each)]
+
+
 def replicas_of(pid: int, key: str) -> list[int]:
     """Processes of a version's replicas on the Ray of the instance with this process."""
-    commands = {each: _command_of(each) for each in descendants(pid)}
-    return [each for each, it in commands.items() if f"ray::ServeReplica:m:{key}~" in it]
+    return running(pid, f"ray::ServeReplica:m:{key}~")
 
 
 def a_row(first: float, second: float = 0.0, **parameters: object) -> dict[str, Any]:

@@ -18,13 +18,6 @@ def require_redis() -> str:
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def redis_server(port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """Answers when entered; killed at the end if it still runs."""

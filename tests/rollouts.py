@@ -63,7 +63,7 @@ class RolloutStand:
     """Model `fraud` with versions 1 to 3 approved, answered by 1."""
 
     def __init__(self, folder: Path, settings: RegistrySettings | None = None) -> None:
-        database = Database.open(settings or RegistrySettings(timeout_s=0.2), folder)
+        database = Database.open(settings or RegistrySettings(), folder)
         self.guard = ChangingGuard()
         self.stand = RegistryStand(database, guard=self.guard)
         self.clock = self.stand.clock

@@ -1,4 +1,4 @@
-"""A real S3 service for tests: SeaweedFS, started on ports the kernel chose and stopped afterwards."""
+"""A real S3 service for tests: SeaweedFS, started on ports that were free and stopped afterwards."""
 
 import json
 import shutil
@@ -14,10 +14,10 @@ import obstore
 import pytest
 from obstore.exceptions import BaseError
 
+from loadtests.ports import free_ports
 from serving.core.clock import SystemClock
 from serving.storage.blobs import open_bucket
 from serving.storage_settings import BlobSettings
-from tests.instances import free_ports
 
 START_S = 20.0
 KEY, SECRET = "tester", "not-a-secret"

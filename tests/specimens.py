@@ -57,7 +57,7 @@ def look(
 
 
 def inspect(
-    folder: Path, files: Mapping[str, bytes], *, inspection_s: float = 30.0, **more: Any
+    folder: Path, files: Mapping[str, bytes], *, inspection_s: float = 100.0, **more: Any
 ) -> InspectionReport:
     """An inspection as the product makes it, in a process that is thrown away."""
     settings = ArtifactSettings(inspection_s=inspection_s)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.ports import free_port
 from serving.core.clock import SystemClock
-from tests.instances import free_ports
 
 START_S = 15.0
 
@@ -19,7 +19,7 @@ class Broker:
     """One broker; `stop` and `start` as often as wanted. What it held is gone after a stop."""
 
     def __init__(self, folder: Path, program: str) -> None:
-        (port,) = free_ports(1)
+        port = free_port()
         self.address = f"127.0.0.1:{port}"
         self._folder = folder
         self._program = program

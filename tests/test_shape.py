@@ -2,8 +2,9 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -37,45 +38,54 @@ NAMED_BY_OTHERS = {
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def functions(tree: ast.AST) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, Function))
-
-
 def body_lines(function: Function) -> int:
     """Lines from the first statement after the docstring to the last."""
     body = function.body[1:] if ast.get_docstring(function, clean=False) else function.body
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
+class Outline(NamedTuple):
+    """Of a module: whether it says what it is for, its functions with the lines of their bodies, and
+    its classes. (Trees would make every collection of garbage a long one.)"""
+
+    documented: bool
+    functions: tuple[tuple[str, int], ...]
+    classes: tuple[str, ...]
+
+
+@cache
+def outline(path: Path) -> Outline:
+    """Made once: a tree takes long to make and long to walk."""
+    tree = ast.parse(path.read_text())
+    nodes = list(ast.walk(tree))
+    return Outline(
+        documented=bool(ast.get_docstring(tree)),
+        functions=tuple((n.name, body_lines(n)) for n in nodes if isinstance(n, Function)),
+        classes=tuple(n.name for n in nodes if isinstance(n, ast.ClassDef)),
+    )
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_keeps_to_its_budget(path: Path) -> None:
     """It says what it is for, fits in one reading, and no function is longer than a screen."""
-    text = path.read_text()
-    tree = ast.parse(text)
+    lines = path.read_text().count("\n")
 
-    long = [f"{f.name}: {body_lines(f)}" for f in functions(tree) if body_lines(f) > MAX_BODY_LINES]
+    long = [f"{name}: {n}" for name, n in outline(path).functions if n > MAX_BODY_LINES]
     assert long == []
-    assert text.count("\n") <= (MAX_TEST_LINES if path in TESTS else MAX_MODULE_LINES)
-    assert path in TESTS or ast.get_docstring(tree)
+    assert lines <= (MAX_TEST_LINES if path in TESTS else MAX_MODULE_LINES)
+    assert path in TESTS or outline(path).documented
 
 
 def test_most_functions_are_short() -> None:
     """Ninety-five of a hundred functions of the product have at most 30 lines of body."""
-    lengths = sorted(
-        body_lines(f) for path in PRODUCT for f in functions(ast.parse(path.read_text()))
-    )
+    lengths = sorted(n for path in PRODUCT for _, n in outline(path).functions)
 
     assert lengths[int(len(lengths) * 0.95)] <= P95_BODY_LINES
 
 
 def test_no_name_is_made_of_empty_words() -> None:
     """Classes are named for what they are; modules never repeat the same empty words."""
-    classes = {
-        node.name
-        for path in PRODUCT
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef)
-    }
+    classes = {name for path in PRODUCT for name in outline(path).classes}
     vague = {name for name in classes if BANNED & set(re.findall("[A-Z][a-z]*", name))}
     modules = {path.stem for path in PRODUCT if path.stem.capitalize().rstrip("s") in BANNED}
 

@@ -32,11 +32,18 @@ def end_with_parent() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Direct children that exist now, zombies included; empty where the kernel does not tell."""
+    """Direct children that exist now, zombies included; empty where the kernel does not tell.
+
+    Whoever ends meanwhile, `pid` or one of its threads, has none.
+    """
     found: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+    threads: list[str] = []
+    with contextlib.suppress(OSError):
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - a glob fails for what is gone
+    for thread in threads:
         with contextlib.suppress(OSError):
-            found += [int(child) for child in file.read_text().split()]
+            text = Path(f"/proc/{pid}/task/{thread}/children").read_text()
+            found += [int(child) for child in text.split()]
     return found
 
 

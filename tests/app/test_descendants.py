@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.app.descendants import descendants
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's subreapers")
 
 ORPHANS = """
@@ -43,6 +45,23 @@ child.stdout.readline()
 print("ready", flush=True)
 sys.stdin.read()
 """
+
+WALKS = 3000
+RESTLESS = "import os\nwhile True:\n    os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)"
+
+
+def test_processes_that_end_while_they_are_looked_for_are_no_fault() -> None:
+    """Somebody below comes and goes all the time: whoever looks is never told of it by an error."""
+    command = [sys.executable, "-c", RESTLESS]
+    restless = [subprocess.Popen(command) for _ in range(2)]  # noqa: S603 - our own code
+    try:
+        seen = {pid for _ in range(WALKS) for each in restless for pid in descendants(each.pid)}
+    finally:
+        for each in restless:
+            each.kill()
+            each.wait()
+
+    assert len(seen) > 1
 
 
 def test_orphans_are_found_ended_and_reaped_and_the_spared_live() -> None:

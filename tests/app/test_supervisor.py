@@ -10,7 +10,9 @@ import pytest
 from serving.app.supervisor import SAME_REQUEST_S
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
-from tests.instances import CENSUS, Instance
+from tests.instances import ANSWER_S, CENSUS, START_S, Instance
+
+pytestmark = pytest.mark.timeout(300)
 
 TWO_VERSIONS = {**CENSUS, "shadows": ["2"]}
 
@@ -45,7 +47,7 @@ def test_ready_event_says_where_everything_is(instance: Instance) -> None:
 
 def test_metrics_port_speaks_for_every_process(instance: Instance) -> None:
     """One scrape: each sample says which process it is from, each family is described once."""
-    text = httpx.get(f"{instance.metrics_url}/metrics").text
+    text = instance.scrape()
 
     assert 'serving_process_up{process="supervisor",name="gateway-1"} 1.0' in text
     for process in ("control", "gateway-0", "gateway-1"):
@@ -58,9 +60,11 @@ def test_control_port_asks_for_an_operator(instance: Instance) -> None:
     url = f"{instance.control_url}/v1/status"
     tokens = [instance.token(Role.CALLER), instance.token(Role.OPERATOR)]
     codes = [
-        httpx.get(url).status_code,
+        httpx.get(url, timeout=ANSWER_S).status_code,
         *(
-            httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code
+            httpx.get(
+                url, headers={"Authorization": f"Bearer {token}"}, timeout=ANSWER_S
+            ).status_code
             for token in tokens
         ),
     ]
@@ -204,10 +208,10 @@ def kill(instance: Instance, module: str) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def eventually_answers(instance: Instance, *, within_s: float = 20.0) -> int:
+def eventually_answers(instance: Instance) -> int:
     """The status of the first request that reaches somebody who can serve it."""
     clock = SystemClock()
-    end_ns = clock.monotonic_ns() + round(within_s * 1e9)
+    end_ns = clock.monotonic_ns() + round(START_S * 1e9)
     while True:
         try:
             status = instance.infer().status_code

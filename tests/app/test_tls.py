@@ -20,8 +20,8 @@ from serving.core.clock import SystemClock
 from serving.core.principals import Role
 from tests.edge.certificates import Authority
 from tests.edge.grpc_wire import INFER, SERVICE, encoded, refusal_of, rows, started
-from tests.instances import ROW, Instance
-from tests.places import InProcess, a_row, eventually_async, wait_until
+from tests.instances import ROW, START_S, Instance
+from tests.places import PATIENCE_S, InProcess, a_row, eventually_async, wait_until
 
 RULES = [
     {"subject": "batch-*", "roles": ["caller"], "models": ["doubler"], "tenant": ""},
@@ -66,7 +66,9 @@ async def ask(
     place: InProcess, context: ssl.SSLContext, *, model: str = "doubler", **headers: str
 ) -> httpx.Response:
     url = f"https://127.0.0.1:{place.settings.http.port}"
-    async with httpx.AsyncClient(base_url=url, verify=context, headers=headers) as client:
+    async with httpx.AsyncClient(
+        base_url=url, verify=context, headers=headers, timeout=PATIENCE_S
+    ) as client:
         return await client.post(f"/v2/models/{model}/infer", json=a_row(1, 2))
 
 
@@ -120,7 +122,7 @@ async def end_of(address: str, credentials: Any, path: str) -> str:
             if path == STREAM:
                 (answer,) = [each async for each in channel.stream_stream(path)([message])]
                 return "unauthenticated" if b"unauthenticated" in answer else "OK"
-            await channel.unary_unary(path)(message, timeout=5)
+            await channel.unary_unary(path)(message, timeout=PATIENCE_S)
         except grpc.aio.AioRpcError as error:
             return str(refusal_of(error).status)
     return "OK"
@@ -155,7 +157,9 @@ async def test_ft_21_grpc_certificate_is_replaced_without_a_start(
 
         async def answered(channel: Any) -> bool:
             try:
-                await channel.unary_unary(INFER)(encoded(rows(1)), metadata=metadata, timeout=2)
+                await channel.unary_unary(INFER)(
+                    encoded(rows(1)), metadata=metadata, timeout=PATIENCE_S / 4
+                )
             except grpc.aio.AioRpcError:
                 return False
             return True
@@ -216,6 +220,10 @@ def secure(instance: Instance, *, client: bool = True) -> ssl.SSLContext:
     return context
 
 
+def patient(instance: Instance, *, client: bool = True) -> httpx.Client:
+    return httpx.Client(verify=secure(instance, client=client), timeout=PATIENCE_S)
+
+
 def test_an_instance_with_tls_on_every_port_works(instance: Instance) -> None:
     """Replicas take leases, gateways follow, orders are taken: all over TLS with certificates."""
     assert instance.ready["inference"].startswith("https://")
@@ -226,7 +234,7 @@ def test_an_instance_with_tls_on_every_port_works(instance: Instance) -> None:
 
     def key_works() -> bool:
         url = f"{instance.ready['inference']}/models"
-        with httpx.Client(verify=secure(instance, client=False)) as client:
+        with patient(instance, client=False) as client:
             return client.get(url, headers={"X-Api-Key": made["secret"]}).status_code == 200
 
     wait_until(key_works)
@@ -246,8 +254,10 @@ def test_no_port_of_it_speaks_plain_text(instance: Instance) -> None:
 def test_control_port_knows_people_by_their_certificates(instance: Instance) -> None:
     """An auditor's certificate reads the status; it does not take part as our own processes do."""
     url = instance.control_url.replace("http", "https")
-    with httpx.Client(base_url=url, verify=secure(instance)) as client:
-        codes = [client.get(path).status_code for path in ("/v1/status", "/internal/snapshot")]
+    with patient(instance) as client:
+        codes = [
+            client.get(f"{url}{path}").status_code for path in ("/v1/status", "/internal/snapshot")
+        ]
 
     assert codes == [200, 403]
 
@@ -272,7 +282,8 @@ def test_tritonclient_speaks_to_it_with_certificates(instance: Instance) -> None
 def test_ft_21_metrics_tell_when_certificates_end(instance: Instance) -> None:
     """Each port with a certificate, from the process that has it."""
     url = instance.metrics_url.replace("http", "https")
-    text = httpx.get(f"{url}/metrics", verify=secure(instance, client=False)).text
+    with patient(instance, client=False) as client:
+        text = client.get(f"{url}/metrics").text
 
     for process, port in (
         ("gateway-0", "http"), ("gateway-0", "grpc"), ("control", "control"), ("supervisor", "metrics"),
@@ -299,7 +310,7 @@ def test_ft_21_an_instance_goes_on_after_its_certificate_was_replaced(instance: 
         return done.returncode == 0
 
     def refused() -> bool:
-        with httpx.Client(verify=secure(instance, client=False)) as client:
+        with patient(instance, client=False) as client:
             answer = client.get(
                 f"{instance.ready['inference']}/models",
                 headers={"Authorization": f"Bearer {token}"},
@@ -307,7 +318,7 @@ def test_ft_21_an_instance_goes_on_after_its_certificate_was_replaced(instance: 
         return answer.status_code == 401
 
     assert not refused()
-    wait_until(order)
+    wait_until(order, within_s=START_S)
     wait_until(refused)
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.ports import free_port
 from serving.app.directory import DataDirectory
 from serving.app.worker_quotas import WorkerQuotas
 from serving.core.clock import SystemClock
 from serving.core.principals import Principal, Role
 from serving.errors import QuotaExceeded
 from serving.settings import Settings
-from tests.redis_server import free_port
 
 ANN = Principal("ann", frozenset({Role.CALLER}))
 

@@ -13,7 +13,7 @@ def pasted(command: str) -> str:
         ["bash", "-c", command],  # noqa: S607 - the operator's own shell
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=True,
     )
     return done.stdout

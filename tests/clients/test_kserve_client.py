@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,39 @@ ROOT = Path(__file__).resolve().parents[2]
 REFUSED = {"grpc": "UNAUTHENTICATED", "http": "401"}
 
 
-def calls_of_kserve(**order: Any) -> dict[str, Any]:
-    """What the client got, in a process of its own."""
-    done = subprocess.run(
+class KserveCalls:
+    """The process that calls."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self, **order: Any) -> dict[str, Any]:
+        """What the client got."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
+        assert "failed" not in found, found["failed"][-2000:]
+        return found
+
+
+@pytest.fixture(scope="module")
+def kserve() -> Iterator[KserveCalls]:
+    with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "tests.clients.kserve_calls"],
-        input=json.dumps(order),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
         cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    ) as process:
+        yield KserveCalls(process)
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
 @pytest.mark.parametrize("model", MODELS)
 def test_kserve_client_gets_what_onnx_runtime_answers(
-    demo: Instance, model: str, wire: str
+    demo: Instance, kserve: KserveCalls, model: str, wire: str
 ) -> None:
     """Every demo model, both wires, binary and typed or JSON; and it understands a refusal."""
     rows, expected = sample_and_answer(model)
@@ -48,7 +62,7 @@ def test_kserve_client_gets_what_onnx_runtime_answers(
         for name, array in rows.items()
     ]
 
-    got = calls_of_kserve(
+    got = kserve.ask(
         wire=wire,
         grpc=demo.grpc_address,
         http=demo.url,

@@ -264,13 +264,15 @@ async def test_fault_in_judging_does_not_end_control(hall: Hall) -> None:
     hall.fault = RuntimeError("a bug")
     conducting = asyncio.create_task(hall.conductor.run())
     await eventually(lambda: hall.faults >= 1)
-    hall.fault = None
     hall.conductor.nudge()
+    await eventually(lambda: hall.faults >= 2)
+    conducting.cancel()  # From here on it turns when the hall says so, and nobody beside.
+    (ending,) = await asyncio.gather(conducting, return_exceptions=True)
+    hall.fault = None
     hall.failing["2"] = 1.0
     await hall.until(lambda: hall.state() == "rolled_back", within_s=30)
-    conducting.cancel()
 
-    assert not conducting.done()
+    assert isinstance(ending, asyncio.CancelledError)
 
 
 async def test_paused_rollout_stays_and_is_still_watched(hall: Hall) -> None:

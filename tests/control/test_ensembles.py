@@ -43,7 +43,7 @@ STAGES = [
 def stand(tmp_path: Path) -> Iterator[RegistryStand]:
     """`fraud` with version 1 approved, and the model `combo` without any version."""
     clock = ManualClock()
-    database = Database.open(RegistrySettings(timeout_s=0.2), tmp_path, clock=clock)
+    database = Database.open(RegistrySettings(), tmp_path, clock=clock)
     stand = RegistryStand(database, clock=clock)
     stand.model("fraud")
     stand.approved("1")

@@ -106,9 +106,14 @@ def test_ar_12_memory_that_is_taken_is_bounded(tmp_path: Path) -> None:
 
 def test_ar_13_a_model_that_never_ends_is_killed_at_the_time_limit(tmp_path: Path) -> None:
     """An endless loop costs the time limit, and the report says what it was at."""
-    report = inspect(tmp_path, {MODEL: graphs.endless()}, inspection_s=2.5)
-    assert (report.code, "after 2.5 s" in report.reason) == ("out_of_time", True)
-    assert report.stage
+    stages = []
+    for limit_s in (2.5, 10.0, 40.0):
+        report = inspect(tmp_path, {MODEL: graphs.endless()}, inspection_s=limit_s)
+        assert (report.code, f"after {limit_s:g} s" in report.reason) == ("out_of_time", True)
+        stages.append(report.stage)
+        if report.stage:  # A process that gives way to all others may not have begun by then.
+            break
+    assert stages[-1]
 
 
 def test_ar_13_one_input_that_takes_too_long_has_no_answer(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Agency:
 
     def __init__(self, folder: Path, clock: ManualClock) -> None:
         self.clock = clock
-        self.database = Database.open(RegistrySettings(timeout_s=0.2), folder, clock=clock)
+        self.database = Database.open(RegistrySettings(), folder, clock=clock)
         self.registry = Registry(AuditLog(clock), Unguarded(), clock)
         self.verdicts = Verdicts()
         self.worker = Worker(clock)

@@ -9,21 +9,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.app.descendants import descendants
 from tests.catalogue import write_models
 from tests.faults.test_swaps import CONTROL, SWAPS, Crowd
-from tests.instances import Instance
+from tests.instances import ANSWER_S, Instance
 from tests.operators import Operator
-from tests.places import Place, wait_until
+from tests.places import Place, running, wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 def kill_control(instance: Instance) -> None:
     """SIGKILL to the process that every model runs in, too."""
-    for pid in descendants(instance.process.pid):
-        if b"serving.app.local_control" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+    (pid,) = running(instance.process.pid, "serving.app.local_control\0")
+    os.kill(pid, signal.SIGKILL)
     instance.expect("child_died", process="control")
 
 
@@ -111,4 +109,5 @@ def _ask(instance: Instance) -> httpx.Response:
         f"{instance.url}/v2/models/doubler/infer",
         json={"inputs": [tensor]},
         headers={"Authorization": f"Bearer {instance.token()}"},
+        timeout=ANSWER_S,
     )

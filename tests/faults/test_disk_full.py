@@ -11,7 +11,7 @@ from tests.instances import Instance
 from tests.load import Callers
 from tests.places import Place, a_row, eventually, eventually_async
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 VOLUME_BYTES = 16 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024

@@ -9,53 +9,40 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from serving.app.descendants import descendants
 from serving.cli import app
 from tests.catalogue import TWIN, write_models
-from tests.instances import Instance
+from tests.instances import START_S, Instance
 from tests.openload import OpenCallers
-from tests.places import eventually
+from tests.operators import Operator
+from tests.places import eventually, running
 
 pytestmark = [pytest.mark.faults]
 
 RATE_PER_S = 500.0
 ACKNOWLEDGED_A_CYCLE = 100
 PROCESSES = {
-    "gateway": b"serving.app.worker\0",
-    "control and replicas": b"serving.app.local_control\0",
-    "ledger": b"serving.app.ledger\0",
+    "gateway": "serving.app.worker\0",
+    "control and replicas": "serving.app.local_control\0",
+    "ledger": "serving.app.ledger\0",
 }
 LIFE = ("gateway",) * 6 + ("control and replicas", "ledger")
 """Who is killed before everything is: in any order, and then the product is started again. A supervisor
 waits longer and longer before it restarts what dies again and again, so that a longer life would be
 one of waiting; and a whole product that is killed proves more."""
 RAY_PROCESSES = {
-    "gateway": b"serving.app.worker\0",
-    "control": b"serving.app.control\0",
-    "ledger": b"serving.app.ledger\0",
-    "replica": b"ray::ServeReplica:m:twin@1",
-    "Ray Serve's controller": b"ray::ServeController",
+    "gateway": "serving.app.worker\0",
+    "control": "serving.app.control\0",
+    "ledger": "serving.app.ledger\0",
+    "replica": "ray::ServeReplica:m:twin@1",
+    "Ray Serve's controller": "ray::ServeController",
 }
 
 
-def running(instance: Instance, mark: bytes) -> list[int]:
-    """Processes of the instance whose command line holds `mark`."""
-    found = []
-    for pid in descendants(instance.process.pid):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if mark in command:
-            found.append(pid)
-    return found
-
-
-async def kill_one(instance: Instance, mark: bytes, dice: random.Random) -> None:
+async def kill_one(instance: Instance, mark: str, dice: random.Random) -> None:
     """SIGKILL to one of the processes with this mark, at some moment soon."""
     await asyncio.sleep(dice.uniform(0, 0.05))
-    await eventually(lambda: running(instance, mark))
-    os.kill(dice.choice(running(instance, mark)), signal.SIGKILL)
+    await eventually(lambda: running(instance.process.pid, mark), within_s=START_S)
+    os.kill(dice.choice(running(instance.process.pid, mark)), signal.SIGKILL)
 
 
 def callers(instance: Instance, ledger: Path) -> OpenCallers:
@@ -110,7 +97,7 @@ async def test_p1_p6_lg_01_lg_03_kill_cycles_lose_no_answer_and_record_none_twic
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_p1_lg_01_lg_03_kill_cycles_on_ray_lose_no_answer(
     ray_instance: Instance, tmp_path: Path
 ) -> None:
@@ -122,6 +109,7 @@ async def test_p1_lg_01_lg_03_kill_cycles_on_ray_lose_no_answer(
             await load.acknowledged(ACKNOWLEDGED_A_CYCLE)
             await kill_one(ray_instance, mark, dice)
         await load.acknowledged(ACKNOWLEDGED_A_CYCLE)
+    await asyncio.to_thread(Operator(ray_instance).settle, within_s=START_S)
 
     load.ledger.reconcile(ray_instance.data_dir / "log")
     reconcile(ray_instance.data_dir, ledger)

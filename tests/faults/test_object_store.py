@@ -14,7 +14,7 @@ from tests.instances import Instance
 from tests.load import Callers
 from tests.places import Place
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(300)]
 
 FILLER = textwrap.dedent(
     """

@@ -9,9 +9,9 @@ import pytest
 
 from serving.core.principals import Role
 from tests.databases import Postgres
-from tests.instances import Instance
+from tests.instances import ANSWER_S, Instance
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 AWAY_S = 3.0
 FACTS = {"owner": "ada"}
@@ -28,7 +28,7 @@ def server(postgres_server: Postgres) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def instance(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    registry = server.database().model_dump(mode="json") | {"timeout_s": 1.0}
+    registry = server.database().model_dump(mode="json") | {"timeout_s": 3.0}
     with Instance(tmp_path_factory.mktemp("away"), registry=registry) as instance:
         instance.expect("ready")
         yield instance
@@ -53,7 +53,7 @@ def register(instance: Instance, name: str) -> httpx.Response:
             "Authorization": f"Bearer {instance.token(Role.DEVELOPER)}",
             "Idempotency-Key": name,
         },
-        timeout=20.0,
+        timeout=ANSWER_S,
     )
 
 

@@ -5,11 +5,11 @@ import signal
 import pytest
 
 from serving.core.predictions import Fate
-from tests.instances import Instance
+from tests.instances import START_S, Instance
 from tests.load import Callers
 from tests.places import Place, a_row, eventually_async, replicas_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(300)]
 
 KILLS = 3
 DEATHS = 2
@@ -23,7 +23,7 @@ async def strength(place: Place, key: str, replicas: int) -> None:
     async def reached() -> bool:
         return await place.connected(key) == replicas
 
-    await eventually_async(reached, within_s=30)
+    await eventually_async(reached, within_s=START_S)
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ async def test_ft_02_request_that_may_wait_survives_the_death_of_the_only_replic
     async with Callers(place, "doubler", timeout_s=30) as load, place.client() as client:
         await load.acknowledged(20)
         os.kill(replicas_of(ray_instance.process.pid, "doubler@1")[0], signal.SIGKILL)
+        await strength(place, "doubler@1", 0)
         impatient = await client.post("/v2/models/doubler/infer", json=a_row(-1, timeout=100_000))
         await load.acknowledged(20)
 

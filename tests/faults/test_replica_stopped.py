@@ -2,16 +2,14 @@ import asyncio
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
-from serving.app.descendants import descendants
 from tests.instances import Instance
 from tests.load import Callers
-from tests.places import Place, a_row, eventually_async, replicas_of
+from tests.places import Place, a_row, eventually_async, replicas_of, running
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(300)]
 
 PATIENT_US = 20_000_000
 HURRIED_US = 300_000
@@ -56,12 +54,7 @@ async def test_ft_05_a_stopped_replica_costs_time_and_no_wrong_answer(
 
 def raylet_of(instance: Instance) -> int:
     """Ray's node manager below an instance."""
-    (raylet,) = (
-        pid
-        for pid in descendants(instance.process.pid)
-        if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/raylet")
-    )
-    return raylet
+    return running(instance.process.pid, "/raylet\0")[0]
 
 
 async def test_ft_06_a_stopped_raylet_stops_no_prediction(ray_instance: Instance) -> None:

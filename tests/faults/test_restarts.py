@@ -9,7 +9,7 @@ from tests.instances import Instance
 from tests.load import Callers, Ledger
 from tests.places import Place
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 RESTARTS = 4
 

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.app.descendants import descendants
 from serving.core.predictions import Fate
 from serving.predictionlog.query import Query, Search
 from tests.catalogue import FACTORS, write_models
 from tests.instances import Instance
 from tests.operators import Operator
-from tests.places import Place, a_row, eventually, wait_until
+from tests.places import Place, a_row, eventually, running, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -80,9 +79,8 @@ def add_broken(models: Path, version: str) -> None:
 def resident_bytes(instance: Instance) -> int:
     """Of the gateway and of the process that its models run in."""
     total = 0
-    for pid in descendants(instance.process.pid):
-        command = Path(f"/proc/{pid}/cmdline").read_text()
-        if "serving.app.worker" in command or "serving.app.local_control" in command:
+    for module in ("worker", "local_control"):
+        for pid in running(instance.process.pid, f"serving.app.{module}\0"):
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
             total += pages * os.sysconf("SC_PAGE_SIZE")
     return total

@@ -7,13 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.app.descendants import children
 from tests.catalogue import TWIN, write_models
-from tests.instances import Instance
+from tests.instances import START_S, Instance
 from tests.load import Callers
-from tests.places import Place, eventually_async
+from tests.places import Place, eventually_async, running
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 CYCLES = 3
 ACKNOWLEDGED_A_CYCLE = 300
@@ -25,16 +24,6 @@ def instance(tmp_path: Path) -> Iterator[Instance]:
     with Instance(tmp_path, deployments=[TWIN], models_dir=models) as instance:
         instance.expect("ready")
         yield instance
-
-
-def child_of(instance: Instance, module: str) -> int:
-    """The process of the instance that runs this module of `serving.app`."""
-    (pid,) = (
-        pid
-        for pid in children(instance.process.pid)
-        if f"serving.app.{module}\0" in Path(f"/proc/{pid}/cmdline").read_text()
-    )
-    return pid
 
 
 @pytest.mark.parametrize("module", ["worker", "local_control"])
@@ -53,9 +42,10 @@ async def test_ft_03_ft_04_death_of_a_process_loses_no_acknowledged_prediction(
 
         for _ in range(CYCLES):
             await load.acknowledged(ACKNOWLEDGED_A_CYCLE)
-            os.kill(child_of(instance, module), signal.SIGKILL)
+            (pid,) = running(instance.process.pid, f"serving.app.{module}\0")
+            os.kill(pid, signal.SIGKILL)
             await asyncio.to_thread(instance.expect, "child_died")
-            await eventually_async(ready, within_s=30)
+            await eventually_async(ready, within_s=START_S)
         await load.acknowledged(ACKNOWLEDGED_A_CYCLE)
     instance.stop()
 

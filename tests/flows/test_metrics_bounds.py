@@ -6,8 +6,10 @@ import random
 import re
 import signal
 import string
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import httpx
 import pytest
@@ -19,7 +21,8 @@ from tests.places import InProcess, a_row, wait_until
 
 NAMES = 500
 """Of 100,000: each kind of name takes the same way, and none of them is remembered."""
-SCRAPERS, SCRAPES = 4, 25
+SCRAPERS, PAUSE_S = 4, 0.4
+"""To read a scrape takes this process as long as to make it takes the product."""
 
 
 def series(text: str) -> set[str]:
@@ -70,8 +73,7 @@ def test_ob_08_metrics_are_right_while_they_are_hammered_and_a_worker_dies(tmp_p
     goes on meanwhile."""
     with Instance(tmp_path, http={"workers": 2}) as instance:
         instance.expect("ready")
-        with httpx.Client() as client, ThreadPoolExecutor(SCRAPERS) as executor:
-            hammers = [executor.submit(hammer, instance) for _ in range(SCRAPERS)]
+        with httpx.Client() as client, hammered(instance) as hammers:
             answered = sum(instance.infer().status_code == 200 for _ in range(20))
             counted = total(scrape(client, instance))
             before = workers(instance)
@@ -80,18 +82,31 @@ def test_ob_08_metrics_are_right_while_they_are_hammered_and_a_worker_dies(tmp_p
             wait_until(lambda: len(processes(scrape(client, instance))) == 2)
             answered += sum(instance.infer().status_code == 200 for _ in range(20))
             afterwards = total(scrape(client, instance))
-            sizes = [size for each in hammers for size in each.result()]
 
     assert answered == 40
     assert counted == 20
     assert 20 <= afterwards <= 40  # What the dead worker had counted is gone, and nothing else.
-    assert len(sizes) == SCRAPERS * SCRAPES
+    assert all(each.result() > 1 for each in hammers)
 
 
-def hammer(instance: Instance) -> list[int]:
-    """Scrapes one after the other; the number of samples in each."""
-    with httpx.Client() as client:
-        return [len(series(scrape(client, instance))) for _ in range(SCRAPES)]
+@contextlib.contextmanager
+def hammered(instance: Instance) -> Iterator[list[Future[int]]]:
+    """Scrapes from several threads until the block ends; how many each made."""
+    ended = Event()
+
+    def hammer() -> int:
+        count = 0
+        with httpx.Client() as client:
+            while not ended.wait(PAUSE_S):
+                scrape(client, instance)
+                count += 1
+        return count
+
+    with ThreadPoolExecutor(SCRAPERS) as executor:
+        try:
+            yield [executor.submit(hammer) for _ in range(SCRAPERS)]
+        finally:
+            ended.set()
 
 
 def scrape(client: httpx.Client, instance: Instance) -> str:

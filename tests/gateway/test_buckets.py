@@ -89,7 +89,7 @@ def test_processes_that_draw_at_once_never_get_too_much(tmp_path: Path) -> None:
         )
         for _ in range(4)
     ]
-    drawn = sum(float(child.communicate(timeout=30)[0]) for child in children)
+    drawn = sum(float(child.communicate(timeout=100)[0]) for child in children)
 
     assert drawn == pytest.approx(5000.0, abs=0.1)
 

@@ -83,6 +83,6 @@ def test_four_processes_at_once_admit_exactly_the_limit(tmp_path: Path) -> None:
     for process in processes:
         assert process.stdout is not None
         process.stdout.readline()
-    admitted = [int(process.communicate("go\n", timeout=30)[0]) for process in processes]
+    admitted = [int(process.communicate("go\n", timeout=100)[0]) for process in processes]
 
     assert sum(admitted) == 1000

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from loadtests.ports import free_port
 from serving.core.clock import SystemClock
 from serving.core.principals import Principal, Role
 from serving.errors import QuotaExceeded
@@ -16,7 +17,7 @@ from serving.gateway.quota_sharing import NODE_S, QuotaSharing, RedisStore, shar
 from serving.gateway.quotas import Quotas
 from serving.gateway_settings import QuotaRule, QuotaSharingSettings
 from serving.settings import load
-from tests.redis_server import free_port, redis_server
+from tests.redis_server import redis_server
 
 ANN = Principal("ann", frozenset({Role.CALLER}))
 
@@ -69,27 +70,33 @@ def port() -> Iterator[int]:
 
 def settings_of(port: int, **more: object) -> QuotaSharingSettings:
     return QuotaSharingSettings.model_validate(
-        {"redis_url": f"redis://127.0.0.1:{port}", "interval_s": 0.02, **more}
+        {"redis_url": f"redis://127.0.0.1:{port}", "interval_s": 0.02, "timeout_s": 10.0, **more}
     )
 
 
 async def test_a_limit_holds_over_two_nodes(tmp_path: Path, port: int) -> None:
-    """200 a second over two greedy nodes for 2 s: no more than that, the bursts, and one interval."""
+    """200 a second over two greedy nodes for 2 s: no more than that, the bursts, and one interval; and
+    hardly less, but for what was lost while the machine let nobody ask for longer than a burst lasts."""
     rule = QuotaRule(requests_per_s=200, burst_s=0.05)
     nodes = [Node(tmp_path / name, rule, settings_of(port)) for name in ("one", "two")]
     tasks = [asyncio.create_task(node.sharing.run()) for node in nodes]
-    admitted = 0
-    began = asyncio.get_running_loop().time()
-    while asyncio.get_running_loop().time() < began + 2.0:
+    admitted, silent_s = 0, 0.0
+    loop = asyncio.get_running_loop()
+    began = asked = loop.time()
+    while asked < began + 2.0:
         admitted += sum(node.admits() for node in nodes)
         await asyncio.sleep(0.001)
+        silent_s += max(0.0, loop.time() - asked - 0.025)
+        asked = loop.time()
+    asked_s = asked - began
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     for node in nodes:
         await node.store.aclose()
 
-    assert 380 <= admitted <= 200 * 2 + 2 * 10 + 200 * 0.1
+    assert admitted <= 200 * asked_s + 2 * 10 + 200 * 0.1
+    assert admitted >= 190 * (asked_s - silent_s)
     assert [node.sharing.nodes for node in nodes] == [2, 2]
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from loadtests.ports import free_port
 from tests.edge.wire import Client, request
-from tests.instances import free_ports
 from tests.places import wait_until
 
 FRONTS: Final = ("haproxy", "nginx")
@@ -77,7 +77,7 @@ def installed(name: str) -> str | None:
 @contextmanager
 def front(name: str, folder: Path, *, product: int) -> Iterator[int]:
     """Runs a front before the product's port; yields the front's own port."""
-    (port,) = free_ports(1)
+    port = free_port()
     template = {"haproxy": _HAPROXY, "nginx": _NGINX}[name]
     config = folder / f"{name}.conf"
     config.write_text(template.format(front=port, product=product, folder=folder))

@@ -3,10 +3,10 @@ import secrets
 import msgspec
 import pytest
 
+from loadtests.ports import free_port
 from serving.inference.registration import PhaseReport, Registration, Renewal
 from serving.port_settings import ControlSettings
 from tests.inference.recorders import ControlRecorder
-from tests.instances import free_ports
 from tests.plans import a_renewal
 
 SECRET = secrets.token_hex(32)
@@ -34,7 +34,7 @@ def test_lease_is_taken_renewed_and_given_back() -> None:
 
 def test_absent_control_costs_nothing_and_is_found_when_it_comes() -> None:
     """A replica starts without control and takes its lease as soon as there is one."""
-    (port,) = free_ports(1)
+    port = free_port()
     registration = Registration("a", control=settings_of(port), secret=SECRET)
     registration.report(PhaseReport("doubler", "1", "loading"))
     registration.start(lambda: a_renewal("a"))

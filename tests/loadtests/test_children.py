@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.children import ChildFailed, free_ports, running
+from loadtests.children import ChildFailed, running
 from loadtests.cpu import TreeAccount, open_account
 
 IGNORES_SIGTERM = """
@@ -57,8 +57,3 @@ def test_what_a_child_leaves_behind_is_killed(tmp_path: Path) -> None:
         child.wait_for("up", limit_s=20)
 
     assert child.account.pids() == []
-
-
-def test_free_ports_differ() -> None:
-    """They are held together while the kernel chooses."""
-    assert len(set(free_ports(8))) == 8

@@ -81,7 +81,7 @@ def test_the_exit_status_tells_whether_the_objective_was_kept(
             text=True,
             cwd=ROOT,
             env={**os.environ, "SERVING_TOKEN": "secret"},
-            timeout=50,
+            timeout=100,
         )
 
     assert run.returncode == status, run.stderr

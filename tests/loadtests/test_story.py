@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.callers import Callers, questions
-from loadtests.children import free_ports
+from loadtests.ports import free_port
 from loadtests.story import QUICK, ROLLBACK_S, SAMPLES, play
 from serving.core.clock import SystemClock
 
@@ -45,7 +45,7 @@ def test_every_sample_is_asked_about_with_its_truth() -> None:
 def test_a_caller_who_is_not_answered_says_so() -> None:
     """Failures are kept in words and end nobody's calling."""
     clock = SystemClock()
-    [port] = free_ports(1)
+    port = free_port()
     callers = Callers(
         f"http://127.0.0.1:{port}", questions(SAMPLES), tokens=["a"], rate_per_s=500, clock=clock
     )

@@ -1,5 +1,6 @@
 """The product on a real local Ray: one instance, started once, looked at, hurt, and stopped."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,14 +14,16 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.app.descendants import descendants
 from serving.app.directory import DataDirectory
 from serving.app.location import read_location
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
-from tests.instances import CENSUS, Instance
+from tests.instances import ANSWER_S, CENSUS, START_S, Instance
 from tests.operators import Operator
+from tests.places import running
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 LISTENING = "0A"
 LOOPBACK_4, LOOPBACK_6 = "0100007F", "00000000000000000000000001000000"
@@ -36,14 +39,15 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
         engine="ray",
         deployments=[{**CENSUS, "shadows": ["2"]}],
         control={"drain_s": 0.5},
-    ) as running:
-        running.ready = running.expect("ready", within_s=120)
-        yield running
+    ) as started:
+        started.ready = started.expect("ready", within_s=240)
+        yield started
 
 
 def status_of(instance: Instance) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {instance.token(Role.OPERATOR)}"}
-    found: dict[str, Any] = httpx.get(f"{instance.control_url}/v1/status", headers=headers).json()
+    url = f"{instance.control_url}/v1/status"
+    found: dict[str, Any] = httpx.get(url, headers=headers, timeout=ANSWER_S).json()
     return found
 
 
@@ -53,9 +57,9 @@ def replicas_of(instance: Instance) -> dict[str, str]:
     return {v["version"]: r["replica"] for v in versions for r in v["replicas"]}
 
 
-def eventually(condition: Callable[[], bool], *, within_s: float = 60.0) -> bool:
+def eventually(condition: Callable[[], bool]) -> bool:
     clock = SystemClock()
-    end_ns = clock.monotonic_ns() + round(within_s * 1e9)
+    end_ns = clock.monotonic_ns() + round(START_S * 1e9)
     while clock.monotonic_ns() < end_ns:
         try:
             if condition():
@@ -68,34 +72,27 @@ def eventually(condition: Callable[[], bool], *, within_s: float = 60.0) -> bool
 
 def tree_of(pid: int) -> list[int]:
     """The process and everything below it."""
-    found = [pid]
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in file.read_text().split():
-            found += tree_of(int(child))
-    return found
+    return [pid, *descendants(pid)]
 
 
 def pid_of(instance: Instance, title: str) -> int:
-    """The one process of this instance whose command line holds `title`."""
-    (pid,) = [
-        pid
-        for pid in tree_of(instance.process.pid)
-        if title in Path(f"/proc/{pid}/cmdline").read_text()
-    ]
-    return pid
+    """The process of this instance whose command line holds `title`."""
+    return running(instance.process.pid, title)[0]
+
+
+def sockets_of(pid: int) -> list[str]:
+    """Inodes of its sockets; what it closes, or all that it had when it ends, is none."""
+    targets = []
+    with contextlib.suppress(OSError):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                targets.append(str(file.readlink()))
+    return [each[8:-1] for each in targets if each.startswith("socket:[")]
 
 
 def exposed_ports(pids: list[int]) -> list[str]:
     """Listening TCP sockets of these processes that are not on loopback."""
-    owned = set()
-    for pid in pids:
-        for file in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                target = str(file.readlink())
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                owned.add(target[8:-1])
+    owned = {inode for pid in pids for inode in sockets_of(pid)}
     exposed = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -189,14 +186,14 @@ def test_p12_version_deployed_and_moved_to_under_load_costs_no_request(instance:
             answers.append((answer.status_code, answer.headers.get("serving-model-version", "")))
 
     operator.route("census-employment", "1")
-    operator.settle(within_s=60)
+    operator.settle(within_s=START_S)
     caller = threading.Thread(target=call)
     caller.start()
     operator.route("census-employment", "2")
-    operator.settle(within_s=60)
+    operator.settle(within_s=START_S)
     alone = set(replicas_of(instance))
     operator.route("census-employment", "1", "2")
-    operator.settle(within_s=60)
+    operator.settle(within_s=START_S)
     stopping.set()
     caller.join()
 

@@ -1,14 +1,15 @@
-"""A collector to send to: a real OTLP receiver on a port that the kernel chose."""
+"""A collector to send to: a real OTLP receiver, on a port of its own."""
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from oteltap.oteltap_http_protobuf_receiver import OtelTapHttpProtobufReceiver
 from oteltap.oteltap_http_protobuf_receiver_settings import OtelTapHttpProtobufReceiverSettings
+
+from loadtests.ports import free_port
 
 
 class Collector:
@@ -43,10 +44,3 @@ async def collector() -> AsyncIterator[Collector]:
         receiving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await receiving
-
-
-def free_port() -> int:
-    """A port that was free a moment ago: the receiver cannot be asked which one it got."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from loadtests.ports import free_port
 from serving.core.clock import ManualClock, SystemClock
 from serving.engine_settings import TelemetrySettings
 from serving.telemetry.traces import (
@@ -18,7 +19,7 @@ from serving.telemetry.traces import (
     RequestTracing,
     TraceContext,
 )
-from tests.telemetry.conftest import Collector, free_port
+from tests.telemetry.conftest import Collector
 
 ROUTE = "/v2/models/{model}/infer"
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
