@@ -89,4 +89,5 @@ async def test_jw_30_a_flood_over_grpc_is_slowed_down(guarded: InProcess) -> Non
     await guarded.aclose()
 
     assert 50 <= refused <= 10 * (5 + 3) + 10
-    assert held == refused - 50
+    # The budget grows while it is spent.
+    assert 50 <= refused - held <= 60
