@@ -2,9 +2,10 @@
 
     python -m loadtests.grpc_load < ORDER     one run, for `run`
 
-The generator is `grpc.aio` in a process of its own. It costs about as much CPU per call as the server
-that it loads, which wrk does not: its rates are to be compared with those of the floor under the same
-generator, not with HTTP. A call that fails counts as broken, and its caller goes on.
+The generator is h2load where it is installed (`loadtests.h2load`), else `grpc.aio` in a process of its
+own. The latter costs several times the CPU per call of the server that it loads: its rates are to be
+compared with those of the floor under the same generator, not with HTTP. A call that fails counts as
+broken or refused, and its caller goes on.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from loadtests import wrk
+from loadtests import h2load, wrk
 from serving.core.clock import SystemClock
 from serving.edge import inference_pb2
 
@@ -51,15 +52,47 @@ def message(model: str, row: NDArray[np.float32]) -> bytes:
 
 def ask(load: GrpcLoad) -> NDArray[np.float32]:
     """The elements of the only output. Raises grpc.RpcError, and ValueError for another answer."""
-    with grpc.insecure_channel(load.address) as channel:
-        call = channel.unary_unary(METHOD)
-        answer = call(load.message, metadata=load.metadata, timeout=TIMEOUT_S)
-    (raw,) = inference_pb2.ModelInferResponse.FromString(answer).raw_output_contents
+    (raw,) = inference_pb2.ModelInferResponse.FromString(_answer(load)).raw_output_contents
     return np.frombuffer(raw, dtype="<f4")
 
 
 def run(load: GrpcLoad) -> wrk.Outcome:
     """Loads for that long, in a process of its own. Raises WrkFailed."""
+    generator = h2load.find()
+    return _run_here(load) if generator is None else _run_h2load(generator, load)
+
+
+def _answer(load: GrpcLoad) -> bytes:
+    with grpc.insecure_channel(load.address) as channel:
+        call = channel.unary_unary(METHOD)
+        answer: bytes = call(load.message, metadata=load.metadata, timeout=TIMEOUT_S)
+    return answer
+
+
+def _run_h2load(generator: str, load: GrpcLoad) -> wrk.Outcome:
+    connections = min(CONNECTIONS, load.callers)
+    metadata = (("content-type", "application/grpc"), ("te", "trailers"), *load.metadata)
+    command = [
+        generator,
+        f"--clients={connections}",
+        f"--max-concurrent-streams={load.callers // connections}",
+        *[f"--header={name}: {value}" for name, value in metadata],
+        f"http://{load.address}{METHOD}",
+    ]
+    try:
+        answer_bytes = len(_answer(load))
+    except grpc.RpcError:
+        answer_bytes = 0
+    return h2load.run(
+        command,
+        message=load.message,
+        answer_bytes=answer_bytes,
+        seconds=load.seconds,
+        grace_s=wrk.GRACE_S,
+    )
+
+
+def _run_here(load: GrpcLoad) -> wrk.Outcome:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "loadtests.grpc_load"],

@@ -64,9 +64,17 @@ class GrpcSettings(PortSettings):
     max_metadata_bytes: Bytes = 32 * 1024
     """All metadata of a call together; above it RESOURCE_EXHAUSTED."""
     max_calls: Count = 4096
-    """Calls being received or answered; one more is refused with RESOURCE_EXHAUSTED."""
+    """Calls of known callers being received or answered; one more is refused with
+    RESOURCE_EXHAUSTED. A quarter of it, beside them, for calls without a credential."""
     max_streams_per_connection: Count = 1024
     """Calls in flight on one connection; the client waits with more."""
+    max_connections: Count = 10_000
+    """Per worker; one more is closed."""
+    backlog: Count = 1024
+    """Connections the kernel holds before they are accepted, and handshakes at once."""
+    max_buffered_bytes: Bytes = 256 * 1024 * 1024
+    """Messages being received by all calls of a worker; a call that would exceed it is refused with
+    UNAVAILABLE."""
     max_health_watches: Count = 64
     """Open `Watch` calls of the health service, which need no token; one more is refused."""
     keepalive_s: Seconds = 60.0
@@ -77,19 +85,18 @@ class GrpcSettings(PortSettings):
     """A client that pings an idle connection more often is cut off."""
     idle_timeout_s: Seconds = 300.0
     """A connection without a call is closed after this."""
+    head_timeout_s: Seconds = 5.0
+    """For a TLS handshake, the preface of a connection, and each head; then it is closed."""
+    body_timeout_s: Seconds = 30.0
+    """From the head of a call with one message to the end of that; then DEADLINE_EXCEEDED."""
+    min_body_bytes_per_s: Count = 1024
+    """A message slower than this over its whole time is given up with DEADLINE_EXCEEDED."""
+    write_timeout_s: Seconds = 30.0
+    """A client that does not take its answers is cut off after this."""
     refusals_per_s: Annotated[float, Field(gt=0)] = 100.0
     """Refused credentials of one source that are answered at once, per worker; further ones wait."""
     max_refusal_delay_s: Seconds = 2.0
     """No answer to a refused credential waits for longer; a quarter of `max_calls` may wait."""
-
-    @model_validator(mode="after")
-    def _asks_for_certificates(self) -> "GrpcSettings":
-        if self.client_ca is not None and not self.requires_clients:
-            raise ValueError(
-                "client_certificates cannot be optional here: the gRPC library asks all clients for "
-                "one, or none"
-            )
-        return self
 
 
 class MetricsSettings(PortSettings):

@@ -6,12 +6,10 @@ Everything here sees certificates that TLS has verified against the authorities 
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from serving.access.claims import ROLES, CredentialRefused, Refusal, subject_is_valid
@@ -98,10 +96,3 @@ def subject_of(certificate: bytes) -> str:
     if len(names) != 1 or not subject_is_valid(names[0]):
         raise CredentialRefused(Refusal.CERTIFICATE)
     return names[0]
-
-
-@lru_cache(maxsize=256)
-def from_pem(certificate: bytes) -> bytes:
-    """A certificate in PEM, in DER."""
-    read = x509.load_pem_x509_certificate(certificate)
-    return read.public_bytes(serialization.Encoding.DER)

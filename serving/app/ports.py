@@ -14,8 +14,7 @@ class TlsPort(Protocol):
     @property
     def tls(self) -> ServerTls | None: ...
     @property
-    def failed_handshakes(self) -> int | None:
-        """None when nobody counts them."""
+    def failed_handshakes(self) -> int: ...
 
 
 def read_ports(families: MetricFamilies, ports: Mapping[str, TlsPort]) -> None:
@@ -33,6 +32,6 @@ def read_ports(families: MetricFamilies, ports: Mapping[str, TlsPort]) -> None:
         lambda: {
             (name,): port.failed_handshakes
             for name, port in ports.items()
-            if port.tls is not None and port.failed_handshakes is not None
+            if port.tls is not None
         },
     )

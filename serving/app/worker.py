@@ -302,7 +302,6 @@ class Worker:
                 self.pipeline.admission.press(used_share())
                 # What drained meanwhile leaves no series behind.
                 self.metrics.retain(self.pipeline.versions)
-                self.grpc.follow()
 
     def _routes(self) -> list[Route]:
         return [
@@ -324,6 +323,7 @@ class Worker:
             "degraded": list(self.issuers.troubles()),
             "in_flight": self.pipeline.admission.in_flight,
             "connections": self.http.connections,
+            "grpc_connections": self.grpc.connections,
             "queues": {
                 key: {
                     "queued_rows": queue.queued_rows,

@@ -37,7 +37,7 @@ def read_families(worker: "Worker") -> None:
     families.read(names.QUEUED_ROWS, queued_rows)
     families.read(names.QUEUE_OLDEST, oldest_s)
     families.read_one(names.IN_FLIGHT_REQUESTS, lambda: pipeline.admission.in_flight)
-    families.read_one(names.CONNECTIONS, lambda: http.connections)
+    families.read_one(names.CONNECTIONS, lambda: http.connections + worker.grpc.connections)
     families.read_one(names.SNAPSHOT_EPOCH, lambda: pipeline.table.epoch)
     families.read_one(names.LOG_RECORDS, lambda: log.statistics().records)
     families.read(

@@ -6,9 +6,12 @@ for inference, `catalogue` for the rest, described by `openapi`; `codec` the pro
 `facts` what both wires say of models, `compression` the content codings. `problems` is the one
 table from error codes to statuses, `admin` the control port.
 
-`grpc_server` is the other inference port: `grpc_gate` finds a call or refuses it, `grpc_infer` and
-`grpc_stream` are inference, `grpc_messages` its messages, `grpc_facts` and `grpc_health` the rest, and
-`inference_pb2` the stubs of `inference.proto`. The wires share `codec`, `facts` and `problems`.
+`grpc_server` is the other inference port, on the HTTP/2 of `http2_server`: `grpc_gate` finds a call or
+refuses it by what `grpc_heads` reads, `grpc_calls` and `grpc_context` are calls that are answered at
+once and calls that last, `grpc_framing` the messages in their bytes. `grpc_infer` and `grpc_stream` are
+inference, `grpc_messages` and `grpc_layouts` its messages, `grpc_facts`, `grpc_health` and
+`grpc_reflection` the rest, and `inference_pb2` the stubs of `inference.proto`. The wires share `codec`,
+`facts` and `problems`.
 
 An adapter decodes, calls one method of the layer below and encodes; no rule about models or callers
 lives here.

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]  # ships no types
 
+from serving.core.batches import Buffer
 from serving.core.principals import Principal
 from serving.edge import facts, inference_pb2
-from serving.edge.grpc_gate import Authenticate, Method, Refused, Step, step
+from serving.edge.grpc_gate import Method, Step, known, step
 from serving.edge.grpc_health import Readiness
 from serving.edge.grpc_messages import parse
-from serving.errors import FeatureUnsupported, InternalError
+from serving.errors import FeatureUnsupported
 from serving.gateway.batching import VersionQueue
 from serving.gateway.pipeline import Pipeline
 from serving.telemetry.families import GatewayMetrics
@@ -34,21 +35,17 @@ class FactCalls:
         readiness: Readiness,
         metrics: GatewayMetrics,
         now_s: Callable[[], float],
-        authenticate: Authenticate,
-        refused: Refused,
     ) -> None:
         """now_s: wall time."""
         self._pipeline = pipeline
         self._readiness = readiness
         self._metrics = metrics
         self._now_s = now_s
-        self._authenticate = authenticate
-        self._refused = refused
 
     def methods(self) -> dict[str, Method]:
         calls: dict[str, Method] = {
-            "ServerLive": self._open(inference_pb2.ServerLiveResponse, self._live),
-            "ServerReady": self._open(inference_pb2.ServerReadyResponse, self._ready),
+            "ServerLive": _open(inference_pb2.ServerLiveResponse, self._live),
+            "ServerReady": _open(inference_pb2.ServerReadyResponse, self._ready),
         }
         answers: dict[str, Answer] = {
             "ServerMetadata": lambda _request, _principal: facts.server_metadata(),
@@ -58,22 +55,10 @@ class FactCalls:
             "ModelStatistics": self._model_statistics,
             "RepositoryIndex": self._repository_index,
         }
-        calls |= {name: self._closed(name, answer) for name, answer in answers.items()}
+        calls |= {name: step(_read_and_write(name, answer)) for name, answer in answers.items()}
         for name in ("RepositoryModelLoad", "RepositoryModelUnload"):
-            calls[name] = step(_unload, authenticate=self._authenticate, refused=self._refused)
+            calls[name] = step(_unload)
         return {f"/{SERVICE}/{name}": method for name, method in calls.items()}
-
-    def _open(self, answer: Any, ask: Callable[[], dict[str, bool]]) -> Method:
-        def function(_message: bytes, _principal: Principal | None) -> bytes:
-            encoded: bytes = answer(**ask()).SerializeToString()
-            return encoded
-
-        return step(function, authenticate=None, refused=self._refused)
-
-    def _closed(self, name: str, answer: Answer) -> Method:
-        return step(
-            _read_and_write(name, answer), authenticate=self._authenticate, refused=self._refused
-        )
 
     # -- the answers -----------------------------------------------------------------------------
 
@@ -121,15 +106,21 @@ class FactCalls:
         return facts.find(table, principal, model=request.name, version=request.version)
 
 
+def _open(answer: Any, ask: Callable[[], dict[str, bool]]) -> Method:
+    def function(_message: Buffer, _principal: Principal | None) -> bytes:
+        encoded: bytes = answer(**ask()).SerializeToString()
+        return encoded
+
+    return step(function, open=True)
+
+
 def _read_and_write(name: str, answer: Answer) -> Step:
     """A step that knows the messages of the call `name`."""
     request_kind = getattr(inference_pb2, f"{name}Request")
     response_kind = getattr(inference_pb2, f"{name}Response")
 
-    def function(message: bytes, principal: Principal | None) -> bytes:
-        if principal is None:
-            raise InternalError("a closed call was served to nobody. This is a bug")
-        said = answer(parse(message, request_kind), principal)
+    def function(message: Buffer, principal: Principal | None) -> bytes:
+        said = answer(parse(message, request_kind), known(principal))
         # Facts without a place in the messages are for the other wire.
         response = ParseDict(said, response_kind(), ignore_unknown_fields=True)
         encoded: bytes = response.SerializeToString()
@@ -138,5 +129,5 @@ def _read_and_write(name: str, answer: Answer) -> Step:
     return function
 
 
-def _unload(_message: bytes, _principal: Principal | None) -> bytes:
+def _unload(_message: Buffer, _principal: Principal | None) -> bytes:
     raise FeatureUnsupported("models are loaded and unloaded by those who deploy, not by callers")

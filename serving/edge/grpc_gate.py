@@ -1,204 +1,244 @@
 """The table of all gRPC calls, and the gate before it.
 
-A call without a valid token is refused when its metadata are there, before its message is received;
-only calls that the table calls open pass without one. Whether there is such a call is told to those
-who have a token. Messages arrive and leave as bytes: what they mean is the business of each call,
-so that a message that is none fails as an `INVALID_ARGUMENT` and not inside the library. The answer to
-a refused credential may wait (`serving.edge.grpc_refusals`).
-
-Where client certificates are asked for, a caller may be known by its certificate alone. The library
-shows that in the call and not at the gate, so those who have one and no token pass the gate, and each
-call asks who they are; reflection, which is the library's own, asks for a token.
+A call without a valid credential is refused when its metadata are there, before its message is
+received; only calls that the table calls open pass without one. Whether there is such a call is told
+to those who are known. A certificate that the client showed to TLS counts as on the other wire. The
+answer to a refused credential may wait (`serving.edge.grpc_refusals`).
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol
+from functools import partial
+from typing import Final, Protocol
 
-import grpc  # type: ignore[import-untyped]  # it ships no types
-import structlog
-
-from serving.access.apikeys import SCHEME
-from serving.access.certificates import Certified, Credential, from_pem
+from serving.access.certificates import Credential
 from serving.access.permissions import GRPC, Door
+from serving.core.batches import Buffer
 from serving.core.principals import Principal
-from serving.edge.grpc_problems import Failure, failure
+from serving.edge import grpc_calls, grpc_context
+from serving.edge.grpc_calls import (
+    HEADS,
+    GrpcCall,
+    OpenCalls,
+    Places,
+    UnaryCall,
+    credential_with,
+    unexpected,
+)
+from serving.edge.grpc_context import Context
+from serving.edge.grpc_heads import CallHead, CallHeads
+from serving.edge.grpc_problems import failure, trailer_block
+from serving.edge.grpc_refusals import RefusedCalls
+from serving.edge.http2_streams import Receiver, Stream
 from serving.errors import (
-    AmbiguousCredentials,
     FeatureUnsupported,
+    HeadTooLarge,
     InternalError,
     ServingError,
     Unauthenticated,
 )
 
-logger = structlog.get_logger()
+PATIENCE_S: Final = 0.05
+"""How long a refused call is heard out."""
 
-AUTHORIZATION: Final = "authorization"
-API_KEY: Final = "x-api-key"
-
-Metadata = Sequence[tuple[str, str | bytes]]
-
-
-class Context(Protocol):
-    """What we use of `grpc.aio.ServicerContext`."""
-
-    async def abort(self, code: Any, details: str, trailing_metadata: Metadata) -> NoReturn: ...
-    async def read(self) -> Any: ...
-    async def write(self, message: bytes) -> None: ...
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]: ...
-    def invocation_metadata(self) -> Metadata: ...
-    def peer(self) -> str: ...
-    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None: ...
-    def time_remaining(self) -> float | None: ...
-
-
-UnaryCall = Callable[[bytes, Context], Awaitable[bytes]]
-StreamCall = Callable[[Any, Context], Awaitable[None]]
-Step = Callable[[bytes, Principal | None], bytes]
+Step = Callable[[Buffer, Principal | None], bytes]
 """From a message and who sent it, None for an open call, to the answer. Raises ServingError."""
 
-Show = Callable[[Context], Credential]
-"""What a caller shows of itself. Raises AmbiguousCredentials."""
+Authenticate = Callable[[Credential], Principal]
 
-Authenticate = Callable[[Context], Principal]
-Refused = Callable[[ServingError], None]
-Hold = Callable[[str], Awaitable[None]]
-"""Waits as long as the answer to a refused credential of this peer should."""
+
+class Begin(Protocol):
+    """Makes the receiver of one call."""
+
+    def __call__(
+        self,
+        stream: Stream,
+        head: CallHead,
+        *,
+        credential: Credential,
+        principal: Principal | None,
+        places: Places,
+        calls: OpenCalls,
+    ) -> Receiver: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One row of the table. open: served without a token. asks: the call itself finds out who its
-    caller is."""
+    """One row of the table. open: served without a credential."""
 
-    handler: Any
+    begin: Begin
     open: bool = False
-    asks: bool = True
 
 
-def unary(call: UnaryCall) -> Any:
-    return grpc.unary_unary_rpc_method_handler(call)
+def unary(serve: grpc_calls.Serve, *, open: bool = False) -> Method:
+    """A call with one message and one answer."""
+    return Method(partial(UnaryCall, serve), open=open)
 
 
-def streaming(call: StreamCall) -> Any:
-    """For a call that reads and writes with its context."""
-    return grpc.stream_stream_rpc_method_handler(call)
+def streaming(serve: grpc_context.Serve, *, open: bool = False) -> Method:
+    """A call that reads and writes with its context."""
+    return Method(partial(Context, serve), open=open)
 
 
-class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
-    """Finds the method of a call, or refuses the call."""
+def step(function: Step, *, open: bool = False) -> Method:
+    """A call that is answered at once."""
+
+    def serve(call: UnaryCall, message: Buffer) -> None:
+        call.answer(function(message, call.principal))
+
+    return unary(serve, open=open)
+
+
+def known(principal: Principal | None) -> Principal:
+    """Who calls, where the gate lets nobody else in."""
+    if principal is None:
+        raise InternalError("a closed call was served to nobody. This is a bug")
+    return principal
+
+
+class Gate:
+    """The application of the HTTP/2 server: finds the method of a call, or refuses the call."""
 
     def __init__(
         self,
         methods: Mapping[str, Method],
         *,
-        authenticate: Callable[[bytes | None], object],
-        refused: Refused,
-        hold: Hold,
-        certified: bool = False,
+        authenticate: Authenticate,
+        calls: OpenCalls,
+        held: RefusedCalls,
     ) -> None:
-        """methods: by path, `/package.Service/Call`, each of them in the table of permissions.
-        refused: told of every refusal, to count. hold: waits before a refused credential is answered.
-        certified: all callers have certificates, and may be known by them."""
+        """methods: by path, `/package.Service/Call`, each of them in the table of permissions."""
         for path, method in methods.items():
             if path not in GRPC or method.open != (GRPC[path] is Door.OPEN):
                 raise ValueError(f"no permission fits {path}. This is a bug")
-        self._methods = dict(methods)
+        self._methods = {path.encode(): method for path, method in methods.items()}
         self._authenticate = authenticate
-        self._refused = refused
-        self._hold = hold
-        self._certified = certified
+        self._calls = calls
+        self._held = held
+        self._heads = CallHeads()
 
-    def service(self, handler_call_details: Any) -> Any:
-        method = self._methods.get(handler_call_details.method)
-        if method is not None and method.open:
-            return method.handler
+    @property
+    def oversized(self) -> bytes:
+        """The answer to a call whose head the transport did not keep; counted when it is asked for."""
+        error = HeadTooLarge("the metadata of a call are too large")
+        self._calls.refused(error)
+        return HEADS[None] + trailer_block(failure(error))
+
+    def __call__(self, stream: Stream) -> Receiver:
+        head = self._heads.of(stream.head)
+        if head.status is not None:
+            return _Turned(stream, head.status)
+        credential = credential_with(head.authorization, stream.certificate)
         try:
-            credential = credential_of(handler_call_details.invocation_metadata)
-            if credential is None and self._certified and method is not None and method.asks:
-                return method.handler
-            self._authenticate(credential)
-            if method is not None:
-                return method.handler
+            method, principal = self._find(head, credential)
+            places = self._calls.strangers if principal is None else self._calls.known
+            places.check()
+        except ServingError as error:
+            return self._refusing(stream, head, error)
+        except Exception as error:  # noqa: BLE001 - outermost: nobody gets past a check that failed
+            return self._refusing(stream, head, unexpected(error))
+        return method.begin(
+            stream,
+            head,
+            credential=credential,
+            principal=principal,
+            places=places,
+            calls=self._calls,
+        )
+
+    def _find(self, head: CallHead, credential: Credential) -> tuple[Method, Principal | None]:
+        method = self._methods.get(head.path)
+        principal = None
+        if method is None or not method.open:
+            if head.ambiguous is not None:
+                raise head.ambiguous
+            principal = self._authenticate(credential)
+        if method is None:
             raise FeatureUnsupported("there is no such call here")
-        except ServingError as error:
-            self._refused(error)
-            return self._refusing(error)
+        if head.refusal is not None:
+            raise head.refusal
+        return method, principal
 
-    def _refusing(self, error: ServingError) -> Any:
-        ended, hold = failure(error), self._hold
-
-        async def refuse(_messages: object, context: Context) -> None:
-            if isinstance(error, Unauthenticated):
-                await hold(context.peer())
-            await give_up(context, ended)
-
-        return streaming(refuse)
+    def _refusing(self, stream: Stream, head: CallHead, error: ServingError) -> Receiver:
+        full = self._calls.refused_ones.is_full
+        call = RefusedCall(stream, head, error=error, calls=self._calls, held=self._held)
+        if full:
+            call.finished()
+        return call
 
 
-def step(function: Step, *, authenticate: Authenticate | None, refused: Refused) -> Method:
-    """The method of a call that is answered at once; open when there is nobody to authenticate."""
+class RefusedCall(GrpcCall):
+    """A call that was refused before its message: nothing that comes is kept, and the answer waits.
 
-    async def call(message: bytes, context: Context) -> bytes:
-        try:
-            principal = None
-            if authenticate is not None:
-                principal = authenticate(context)
-            return function(message, principal)
-        except ServingError as error:
-            refused(error)
-            ended = failure(error)
-        except Exception as error:  # noqa: BLE001 - outermost: the worker must survive a call
-            surprise = unexpected(error)
-            refused(surprise)
-            ended = failure(surprise)
-        return await give_up(context, ended)
-
-    return Method(unary(call), open=authenticate is None)
-
-
-async def give_up(context: Context, ended: Failure) -> NoReturn:
-    """Ends a call with a failure."""
-    await context.abort(ended.code, ended.message, ended.trailers)
-
-
-def unexpected(error: BaseException) -> ServingError:
-    """What a caller is told of an error that nobody foresaw; the log is told all of it."""
-    logger.error("call failed", error=repr(error), exc_info=error)
-    return InternalError("something went wrong here; quote the request id to the operator")
-
-
-def credential_of(metadata: Iterable[tuple[str, str | bytes]]) -> bytes | None:
-    """The credential as an `Authorization` value; None when there is none, or one kind twice.
-
-    Raises AmbiguousCredentials.
+    It waits until the client has sent its side, for at most `PATIENCE_S` and if there is a place: the
+    library's clients that are cut off while they write tell their callers of that, and not what they
+    were answered. That of a refused credential may wait for longer.
     """
-    pairs = [pair for pair in metadata if pair[0] in (AUTHORIZATION, API_KEY)]
-    if len({name for name, _ in pairs}) > 1:
-        raise AmbiguousCredentials("send one credential: authorization, or x-api-key")
-    if len(pairs) != 1:
-        return None
-    ((name, value),) = pairs
-    text = value.encode() if isinstance(value, str) else value
-    return text if name == AUTHORIZATION else SCHEME + text
+
+    __slots__ = ("_error", "_held", "_timer")
+
+    def __init__(
+        self,
+        stream: Stream,
+        head: CallHead,
+        *,
+        error: ServingError,
+        calls: OpenCalls,
+        held: RefusedCalls,
+    ) -> None:
+        super().__init__(
+            stream, head, credential=None, principal=None, places=calls.refused_ones, calls=calls
+        )
+        # Its frames know this call, and a head may keep it.
+        self._error = error.with_traceback(None)
+        self._held = held
+        loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = loop.call_later(PATIENCE_S, self.finished)
+
+    def received(self, data: Buffer) -> None:
+        """Thrown away; no credit for more."""
+
+    def finished(self) -> None:
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        self._timer = None
+        if isinstance(self._error, Unauthenticated):
+            self._held.hold(self.stream.peer(), self._answer)
+        else:
+            self._answer()
+
+    def gone(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._held.forget(self._answer)
+        self._end()
+
+    def _answer(self) -> None:
+        self.refuse(self._error)
 
 
-def shown(context: Context) -> bytes | None:
-    """The credential in the metadata of a call."""
-    return credential_of(context.invocation_metadata())
+class _Turned:
+    """What is no call at all: answered with a status of HTTP alone, once its client has sent its side
+    or takes too long. Some clients lose an answer that comes while they write (curl 7.88)."""
 
+    __slots__ = ("_block", "_stream")
 
-def shown_with_certificate(context: Context) -> Credential:
-    """The same beside the certificate of the client."""
-    credential = shown(context)
-    certificates = context.auth_context().get("x509_pem_cert", ())
-    return Certified(credential, from_pem(certificates[0])) if certificates else credential
+    def __init__(self, stream: Stream, block: bytes) -> None:
+        self._stream = stream
+        self._block = block
+        stream.hasten()
 
+    def received(self, data: Buffer) -> None:
+        """Thrown away; no credit for more."""
 
-def only(metadata: Iterable[tuple[str, str | bytes]], key: str) -> bytes | None:
-    """The value that metadata hold under `key`; None when there is none, or more than one."""
-    values = [value for name, value in metadata if name == key]
-    if len(values) != 1:
-        return None
-    (value,) = values
-    return value.encode() if isinstance(value, str) else value
+    def finished(self) -> None:
+        self._stream.send_only(self._block)
+
+    def late(self) -> None:
+        self.finished()
+
+    def gone(self) -> None: ...
+    def writable(self) -> None: ...

@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 from typing import Any, Final, Protocol
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
-from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # neither does it
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # ships no types
 
-from serving.edge.grpc_gate import Context, Method, Refused, give_up, step, streaming
-from serving.edge.grpc_problems import failure
+from serving.core.batches import Buffer
+from serving.edge.grpc_context import Context
+from serving.edge.grpc_gate import Method, step, streaming
+from serving.edge.grpc_messages import parse
 from serving.errors import ConnectionsFull, MessageInvalid, NotFound
 
 SERVICE: Final = "grpc.health.v1.Health"
@@ -32,42 +33,36 @@ class Health:
     """Answers `Check` and `Watch` for the whole server, the empty name, and each of `services`."""
 
     def __init__(
-        self, readiness: Readiness, *, services: tuple[str, ...], max_watches: int, refused: Refused
+        self, readiness: Readiness, *, services: tuple[str, ...], max_watches: int
     ) -> None:
         self._readiness = readiness
         self._services = frozenset({"", *services})
         self._max_watches = max_watches
-        self._refused = refused
         self._watches = 0
         self._draining = asyncio.Event()
 
     def methods(self) -> dict[str, Method]:
         return {
-            f"/{SERVICE}/Check": step(self._check, authenticate=None, refused=self._refused),
-            f"/{SERVICE}/Watch": Method(streaming(self._watch), open=True),
+            f"/{SERVICE}/Check": step(self._check, open=True),
+            f"/{SERVICE}/Watch": streaming(self._watch, open=True),
         }
 
     def drain(self) -> None:
         """From here on nothing is served."""
         self._draining.set()
 
-    def _check(self, message: bytes, _principal: object) -> bytes:
+    def _check(self, message: Buffer, _principal: object) -> bytes:
         service = _service_of(message)
         if service not in self._services:
             raise NotFound("there is no such service here")
         return _answer(self._status(service))
 
-    async def _watch(self, _messages: object, context: Context) -> None:
+    async def _watch(self, context: Context) -> None:
         if self._watches >= self._max_watches:
-            error = ConnectionsFull("too many are watching already")
-            self._refused(error)
-            await give_up(context, failure(error))
+            raise ConnectionsFull("too many are watching already")
         self._watches += 1
         try:
             await self._tell(_service_of(await context.read()), context)
-        except MessageInvalid as error:
-            self._refused(error)
-            await give_up(context, failure(error))
         finally:
             self._watches -= 1
 
@@ -97,12 +92,9 @@ def _answer(status: Any) -> bytes:
     return encoded
 
 
-def _service_of(message: object) -> str:
+def _service_of(message: Buffer | None) -> str:
     """The service asked about. Raises MessageInvalid."""
-    if not isinstance(message, bytes):
+    if message is None:
         raise MessageInvalid("a message must follow")
-    try:
-        service: str = health_pb2.HealthCheckRequest.FromString(message).service
-    except DecodeError as error:
-        raise MessageInvalid("this is not a HealthCheckRequest") from error
+    service: str = parse(message, health_pb2.HealthCheckRequest).service
     return service

@@ -24,6 +24,9 @@ from serving.edge import inference_pb2
 from serving.edge.codec import Signature
 from serving.edge.decoding import WireTensor
 from serving.edge.deprecation import by_key, lines_of
+from serving.edge.grpc_layouts import MessageLayout, MessageLayouts, RequestLayout, varint
+from serving.edge.http2_fields import encode_fields
+from serving.edge.inputs import input_of
 from serving.edge.messages import OutputMessage, Parameters
 from serving.errors import (
     DataShapeMismatch,
@@ -48,6 +51,8 @@ CONTENTS: Final = {
 _MAX_KNOWN_OUTPUTS: Final = 1024
 _MAX_TENSORS: Final = 64
 
+_MAX_LAYOUTS: Final = 1024
+
 _ID: Final = b"\x1a"
 _RAW_OUTPUT: Final = b"\x32"
 _STREAM_ANSWER: Final = b"\x12"
@@ -56,7 +61,7 @@ _STREAM_ANSWER: Final = b"\x12"
 Message = TypeVar("Message")
 
 
-def parse(message: bytes, kind: Callable[[], Message]) -> Message:
+def parse(message: Buffer, kind: Callable[[], Message]) -> Message:
     """A message from its bytes. Raises MessageInvalid."""
     parsed: Any = kind()
     try:
@@ -78,6 +83,9 @@ class MessageVersion:
             model_name=version.model, model_version=version.version
         ).SerializeToString()
         self._known_outputs: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
+        self._indices = {tensor.name: index for index, tensor in enumerate(version.inputs)}
+        self._repeats = not any(input_of(tensor).looks_inside for tensor in version.inputs)
+        self._layouts: dict[MessageLayout, RequestLayout] = {}
 
     def deprecate(self, deprecation: Deprecation | None) -> None:
         """From now on answers say that the version will go, or that it stays."""
@@ -86,6 +94,8 @@ class MessageVersion:
             ("serving-model-digest", str(self.version.digest)),
             *lines_of(deprecation),
         )
+        pairs = [(name.encode(), value.encode()) for name, value in self.trailers]
+        self.trailer_block = encode_fields(((b"grpc-status", b"0"), *pairs))
 
     def read(self, message: inference_pb2.ModelInferRequest) -> InferenceRequest:
         """The request that a message is. Raises a RequestInvalid."""
@@ -99,16 +109,32 @@ class MessageVersion:
             ],
         )
 
+    def cut(self, message: Buffer, layout: MessageLayout) -> InferenceRequest | None:
+        """The request that a message with this layout is; None before such a one was read."""
+        known = self._layouts.get(layout)
+        return None if known is None else known.cut(message)
+
+    def remember(self, layout: MessageLayout, request: InferenceRequest) -> None:
+        """Keeps what messages with this layout mean, from one that was read."""
+        if not self._repeats or request.priority:
+            return
+        if len(self._layouts) >= _MAX_LAYOUTS:
+            self._layouts.clear()
+        by_input = sorted(
+            zip(layout.names, layout.spans, strict=True), key=lambda it: self._indices[it[0]]
+        )
+        self._layouts[layout] = RequestLayout(request, [span for _, span in by_input])
+
     def write(self, call: Call, *, raw: bool) -> bytes:
         """The answer to a call whose outputs are known."""
         tensors = self._signature.tensors(call)
         parts: list[Buffer] = [self._begin]
         if call.request_id:
-            parts += (_ID, _varint(len(call.request_id)), call.request_id)
+            parts += (_ID, varint(len(call.request_id)), call.request_id)
         if raw or any(tensor.datatype not in CONTENTS for tensor in tensors):
             parts += [self._described(tensor) for tensor in tensors]
             for tensor in tensors:
-                parts += (_RAW_OUTPUT, _varint(len(tensor.data)), tensor.data)
+                parts += (_RAW_OUTPUT, varint(len(tensor.data)), tensor.data)
         else:
             parts.append(_typed(tensors))
         return b"".join(parts)
@@ -128,23 +154,25 @@ class MessageVersions:
     """Versions by their key, made on first use, forgotten with the snapshot that drops them."""
 
     def __init__(self) -> None:
-        self._known: dict[str, MessageVersion] = {}
+        self.layouts = MessageLayouts()
+        self._known: dict[int, MessageVersion] = {}
         self._deprecations: dict[str, Deprecation] = {}
 
     def of(self, version: ModelVersion) -> MessageVersion:
-        known = self._known.get(version.key)
-        if known is None or known.version is not version:
+        # By identity, which an entry keeps its version's own: a queue has one for its whole life.
+        known = self._known.get(id(version))
+        if known is None:
             known = MessageVersion(version, self._deprecations.get(version.key))
-            self._known[version.key] = known
+            self._known[id(version)] = known
         return known
 
     def apply(self, snapshot: Snapshot) -> None:
         """Learns which versions there are, and which of them will go."""
         self._deprecations = by_key(snapshot.deprecations)
         live = {version.key for version in snapshot.versions}
-        self._known = {key: known for key, known in self._known.items() if key in live}
-        for key, known in self._known.items():
-            known.deprecate(self._deprecations.get(key))
+        self._known = {at: known for at, known in self._known.items() if known.version.key in live}
+        for known in self._known.values():
+            known.deprecate(self._deprecations.get(known.version.key))
 
 
 # -- from a message ------------------------------------------------------------------------------
@@ -236,7 +264,7 @@ def stream_answer(answer: bytes, parameters: Sequence[tuple[str, str]]) -> bytes
     """An answer as a message of a stream, with parameters added to it."""
     added = _added(parameters)
     size = len(answer) + len(added)
-    return b"".join((_STREAM_ANSWER, _varint(size), answer, added))
+    return b"".join((_STREAM_ANSWER, varint(size), answer, added))
 
 
 def stream_error(message: str, *, request_id: str, parameters: Sequence[tuple[str, str]]) -> bytes:
@@ -254,13 +282,3 @@ def _added(parameters: Sequence[tuple[str, str]]) -> bytes:
         }
     ).SerializeToString()
     return encoded
-
-
-def _varint(number: int) -> bytes:
-    """A length in the encoding of protocol buffers: seven bits a byte, lowest first."""
-    encoded = bytearray()
-    while number >> 7:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

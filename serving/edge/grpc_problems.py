@@ -5,14 +5,17 @@ Its details are an `ErrorInfo` whose reason is our stable code, a `RequestInfo` 
 from the HTTP status of `serving.edge.problems`, so that a new error needs one row for both wires.
 """
 
+import base64
 import random
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import grpc  # type: ignore[import-untyped]  # it ships no types
 from google.protobuf import any_pb2  # type: ignore[import-untyped]  # neither does it
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # nor it
 
+from serving.edge.http2_fields import encode_fields
 from serving.edge.problems import RETRYABLE_STATUSES, STATUS
 from serving.errors import ServingError
 
@@ -43,6 +46,9 @@ CODES: Final = {
     505: grpc.StatusCode.INVALID_ARGUMENT,
 }
 """From HTTP status to gRPC code."""
+
+_READABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+"""What stands for itself in `grpc-message`; the rest is percent-encoded UTF-8."""
 
 _ids = random.SystemRandom()
 
@@ -77,6 +83,21 @@ def failure(error: ServingError, *, request_id: str | None = None) -> Failure:
     )
     trailers = ((STATUS_KEY, status.SerializeToString()),)
     return Failure(code, error.message, trailers, error.code, request_id)
+
+
+def trailer_block(ended: Failure) -> bytes:
+    """The trailers of a call that ends so."""
+    status: int = ended.code.value[0]
+    details = [
+        (name.encode(), base64.b64encode(value).rstrip(b"=")) for name, value in ended.trailers
+    ]
+    return encode_fields(
+        (
+            (b"grpc-status", b"%d" % status),
+            (b"grpc-message", quote(ended.message, safe=_READABLE).encode()),
+            *details,
+        )
+    )
 
 
 def _any(detail: Any) -> Any:

@@ -6,11 +6,11 @@ A server that drains holds nobody.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
-from urllib.parse import unquote
 
 from serving.edge.guesses import Guesses, source_of
+
+Answer = Callable[[], None]
 
 
 class RefusedCalls:
@@ -19,36 +19,42 @@ class RefusedCalls:
     def __init__(self, guesses: Guesses, *, most: int, now_s: Callable[[], float]) -> None:
         """now_s: monotonic time."""
         self.guesses = guesses
-        self.waiting = 0
         self._most = most
         self._now_s = now_s
-        self._draining = asyncio.Event()
+        self._draining = False
+        self._timers: dict[Answer, asyncio.TimerHandle] = {}
 
-    async def hold(self, peer: str) -> None:
-        """Returns when a refused call of this peer may be answered."""
-        if self.waiting >= self._most or self._draining.is_set():
-            return
-        wait_s = self.guesses.wait_s(source_of(socket_name(peer)), self._now_s())
+    @property
+    def waiting(self) -> int:
+        return len(self._timers)
+
+    def hold(self, peer: object, answer: Answer) -> None:
+        """Calls `answer` when a refused call of this peer may be answered, which may be now.
+
+        peer: the name of its socket.
+        """
+        wait_s = 0.0
+        if self.waiting < self._most and not self._draining:
+            wait_s = self.guesses.wait_s(source_of(peer), self._now_s())
         if not wait_s:
+            answer()
             return
-        self.waiting += 1
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._draining.wait()
-        finally:
-            self.waiting -= 1
+        loop = asyncio.get_running_loop()
+        self._timers[answer] = loop.call_later(wait_s, self._end, answer)
+
+    def forget(self, answer: Answer) -> None:
+        """Nobody waits for it any longer. Harmless when it has been called."""
+        timer = self._timers.pop(answer, None)
+        if timer is not None:
+            timer.cancel()
 
     def drain(self) -> None:
         """Those that wait are answered now."""
-        self._draining.set()
+        self._draining = True
+        for answer in list(self._timers):
+            self.forget(answer)
+            answer()
 
-
-def socket_name(peer: str) -> object:
-    """The name of a socket's peer as the library writes it: `ipv4:192.0.2.1:5000`,
-    `ipv6:%5B2001:db8::1%5D:5000`; the empty text for a Unix socket, which has none."""
-    kind, _, rest = peer.partition(":")
-    if kind not in {"ipv4", "ipv6"}:
-        return ""
-    host, _, port = unquote(rest).rpartition(":")
-    return host.strip("[]"), port
+    def _end(self, answer: Answer) -> None:
+        del self._timers[answer]
+        answer()

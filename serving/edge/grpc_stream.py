@@ -10,10 +10,11 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from grpc import aio  # type: ignore[import-untyped]  # it ships no types
-
+from serving.core.batches import Buffer
+from serving.edge.grpc_calls import unexpected
+from serving.edge.grpc_context import Context
 from serving.edge.grpc_facts import SERVICE
-from serving.edge.grpc_gate import Context, Method, streaming, unexpected
+from serving.edge.grpc_gate import Method, streaming
 from serving.edge.grpc_infer import GrpcExchange, Reception
 from serving.edge.grpc_messages import stream_answer, stream_error
 from serving.edge.grpc_problems import Failure, failure
@@ -31,14 +32,14 @@ class StreamCalls:
         self._readers: set[asyncio.Task[None]] = set()
 
     def methods(self) -> dict[str, Method]:
-        return {f"/{SERVICE}/ModelStreamInfer": Method(streaming(self._serve))}
+        return {f"/{SERVICE}/ModelStreamInfer": streaming(self._serve)}
 
     def drain(self) -> None:
         """Open streams end with the answers to what they have read."""
         for reader in self._readers:
             reader.cancel()
 
-    async def _serve(self, _messages: object, context: Context) -> None:
+    async def _serve(self, context: Context) -> None:
         stream = _Stream(self._reception, context)
         reader = asyncio.create_task(stream.read())
         self._readers.add(reader)
@@ -68,7 +69,7 @@ class _Stream:
             while True:
                 await self._room.acquire()
                 message = await self._context.read()
-                if message is aio.EOF:
+                if message is None:
                     return
                 self._take(message)
         finally:
@@ -86,7 +87,7 @@ class _Stream:
         for exchange in list(self._running.values()):
             exchange.abandon()
 
-    def _take(self, message: bytes) -> None:
+    def _take(self, message: Buffer) -> None:
         self._read = number = self._read + 1
         request_id = ""
         try:
@@ -106,8 +107,8 @@ class _Stream:
         self._running.pop(number, None)
         self._answer(_described(failure(error), request_id))
 
-    def _finish(self, number: int, end: bytes | Failure) -> None:
-        exchange = self._running.pop(number)
+    def _finish(self, number: int, exchange: GrpcExchange, end: bytes | Failure) -> None:
+        self._running.pop(number, None)
         if isinstance(end, Failure):
             self._answer(_described(end, exchange.request_id))
         else:

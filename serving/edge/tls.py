@@ -29,10 +29,12 @@ Signature = tuple[tuple[int, int, int], ...]
 class ServerTls:
     """The context of one port. Made once; `follow` is called now and then."""
 
-    def __init__(self, files: TlsFiles, *, port: str) -> None:
-        """port: the group of settings, for messages. Raises SettingInvalid."""
+    def __init__(self, files: TlsFiles, *, port: str, protocol: str = "http/1.1") -> None:
+        """port: the group of settings, for messages. protocol: what is spoken inside, as ALPN
+        names it. Raises SettingInvalid."""
         self._files = files
         self._port = port
+        self._protocol = protocol
         self._seen = self._signature()
         self.context = self._make()
         self.not_after = self._not_after()
@@ -56,7 +58,7 @@ class ServerTls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols([self._protocol])
         self._load(context)
         if self._files.client_ca is not None:
             required = self._files.client_certificates == "required"
@@ -94,9 +96,9 @@ class ServerTls:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def tls_of(files: TlsFiles, *, port: str) -> ServerTls | None:
+def tls_of(files: TlsFiles, *, port: str, protocol: str = "http/1.1") -> ServerTls | None:
     """What a port speaks; None for plain text. Raises SettingInvalid."""
-    return None if files.certificate is None else ServerTls(files, port=port)
+    return None if files.certificate is None else ServerTls(files, port=port, protocol=protocol)
 
 
 def _no_password() -> str:

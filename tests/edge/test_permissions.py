@@ -7,6 +7,7 @@ import grpc  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # neither does it
 
+from serving.access.certificates import Credential
 from serving.access.issuers import Issuers
 from serving.access.permissions import CONTROL, GRPC, INFERENCE, INTROSPECTION, METRICS, Door
 from serving.access.state import AccessState, Effect, Rule
@@ -22,12 +23,14 @@ from serving.core.principals import Action
 from serving.core.traffic import Snapshot
 from serving.edge import inference_pb2
 from serving.edge.admin import introspection_routes
-from serving.edge.grpc_gate import Gate, Method
+from serving.edge.grpc_calls import OpenCalls
+from serving.edge.grpc_gate import Gate, unary
 from serving.edge.grpc_refusals import RefusedCalls
 from serving.edge.grpc_server import SERVICES
 from serving.edge.guesses import Guesses
 from serving.edge.reports_admin import ReportRoutes
 from serving.edge.routes import Route
+from serving.errors import Unauthenticated
 from serving.settings import Settings
 from tests.edge.grpc_wire import STREAM, caller, encoded, rows
 from tests.edge.port import InferencePort
@@ -95,17 +98,25 @@ def test_az_01_grpc_port_serves_what_is_listed() -> None:
     assert len(reflection) == 2
 
 
+def nobody(_credential: Credential) -> NoReturn:
+    raise Unauthenticated("nobody is known")
+
+
 def test_az_01_gate_is_not_built_over_a_method_that_is_not_listed() -> None:
     """A new method without a permission, or open where it must not be, fails at the start."""
     refused = []
-    calls = RefusedCalls(Guesses(per_s=1.0, longest_s=1.0), most=1, now_s=lambda: 0.0)
+    held = RefusedCalls(Guesses(per_s=1.0, longest_s=1.0), most=1, now_s=lambda: 0.0)
+    calls = OpenCalls(
+        most=1, max_message_bytes=1, max_buffered_bytes=1, refused=lambda _: None, now_ns=lambda: 0
+    )
+    closed, opened = unary(lambda *_: None), unary(lambda *_: None, open=True)
     for methods in (
-        {"/a.B/C": Method(None)},
-        {"/inference.GRPCInferenceService/ModelInfer": Method(None, open=True)},
-        {"/grpc.health.v1.Health/Check": Method(None)},
+        {"/a.B/C": closed},
+        {"/inference.GRPCInferenceService/ModelInfer": opened},
+        {"/grpc.health.v1.Health/Check": closed},
     ):
         try:
-            Gate(methods, authenticate=lambda _: None, refused=lambda _: None, hold=calls.hold)
+            Gate(methods, authenticate=nobody, calls=calls, held=held)
         except ValueError as error:
             refused.append(str(error))
 

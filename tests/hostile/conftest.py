@@ -8,9 +8,10 @@ from serving.predictionlog.verification import verify
 from tests.catalogue import write_models, write_wide
 from tests.hostile.cases import Case, closing
 from tests.hostile.fronts import FRONTS, POOLED, front, installed
+from tests.hostile.http2_cases import Http2Case
 from tests.hostile.invariants import check
 from tests.hostile.kinds import write_kinds
-from tests.hostile.product import PATIENT_S, SEGMENT_BYTES, SHORT, Product
+from tests.hostile.product import PATIENT_S, SEGMENT_BYTES, SHORT, SHORT_CALLS, Product
 from tests.instances import Instance
 
 
@@ -25,6 +26,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         deployments=deployments,
         models_dir=models,
         http=SHORT,
+        grpc=SHORT_CALLS,
         log={"segment_bytes": SEGMENT_BYTES},
         admission={"max_queue_wait_s": PATIENT_S},
     ) as instance:
@@ -42,6 +44,19 @@ def case(product: Product) -> Iterator[Case]:
     with closing(Case(product, port=product.http_port)) as made:
         yield made
     check(made)
+
+
+@pytest.fixture
+def calls(product: Product) -> Iterator[Http2Case]:
+    """A case on the gRPC port; the same invariants, and a good call on a connection of its own."""
+    with closing(Case(product, port=product.http_port)) as case:
+        made = Http2Case(case)
+        try:
+            yield made
+        finally:
+            made.close()
+        made.at_rest()
+    check(case)
 
 
 @pytest.fixture(scope="package", params=FRONTS)

@@ -22,6 +22,8 @@ GROWTH_BYTES: Final = 32 << 20
 KEPT_BYTES: Final = 64 << 20
 """What glibc may keep of freed memory, twice its largest threshold; so growth is counted over all
 cases and not from one to the next."""
+REPORTING: Final = 2
+"""Connections to the control process come and go with what is reported; over all cases, too."""
 SETTLED_S: Final = 5.0
 """How long what a case left may take to be gone."""
 
@@ -79,8 +81,9 @@ def _is_at_rest(product: Product, before: Stock, ledger: Ledger) -> bool:
 
 def _fits(product: Product, before: Usage, ledger: Ledger) -> bool:
     now, first = product.usage(), product.first_usage
+    descriptors = max(before.descriptors, first.descriptors + REPORTING)
     return (
-        now.descriptors <= before.descriptors + ledger.pooled
+        now.descriptors <= descriptors + ledger.pooled
         and now.threads <= before.threads
         and now.resident_bytes <= first.resident_bytes + KEPT_BYTES + GROWTH_BYTES
     )

@@ -29,6 +29,12 @@ SHORT: Final[dict[str, Any]] = {
     "idle_timeout_s": 2.0,
     "write_timeout_s": 1.0,
 }
+SHORT_CALLS: Final[dict[str, Any]] = {
+    "head_timeout_s": 1.0,
+    "body_timeout_s": 2.0,
+    "idle_timeout_s": 3.0,
+    "write_timeout_s": 1.0,
+}
 PATIENT_S: Final = 20.0
 """Requests wait as long as a test keeps the model busy: refusing them is another module's case."""
 SEGMENT_BYTES: Final = 1 << 20
@@ -90,9 +96,10 @@ class Product:
     # -- what it says of itself --------------------------------------------------------------------
 
     def pids(self) -> tuple[int, ...]:
-        """Every process of it but those that look at one upload and end."""
+        """Every process of it but those that look at one upload and end, or have ended."""
         pid = self.instance.process.pid
-        staying = [each for each in descendants(pid) if INSPECTION not in command_of(each)]
+        commands = {each: command_of(each) for each in descendants(pid)}
+        staying = [each for each, it in commands.items() if it and INSPECTION not in it]
         return (pid, *staying)
 
     @cached_property
