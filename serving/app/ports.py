@@ -30,8 +30,6 @@ def read_ports(families: MetricFamilies, ports: Mapping[str, TlsPort]) -> None:
     families.read(
         FAILED_HANDSHAKES,
         lambda: {
-            (name,): port.failed_handshakes
-            for name, port in ports.items()
-            if port.tls is not None
+            (name,): port.failed_handshakes for name, port in ports.items() if port.tls is not None
         },
     )

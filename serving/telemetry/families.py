@@ -239,7 +239,7 @@ CERTIFICATE_EXPIRY = Definition(
 )
 FAILED_HANDSHAKES = Definition(
     "serving_tls_handshake_failures_total",
-    "Connections that ended before TLS was agreed on; not counted for gRPC.",
+    "Connections that ended before TLS was agreed on.",
     ("port",),
 )
 
