@@ -17,10 +17,16 @@ from serving.core.predictions import Fate, PredictionRecord
 from serving.errors import ServingError
 from serving.predictionlog.committer import Committer
 from serving.predictionlog.files import Files, SystemFiles
-from serving.predictionlog.format import Definition, TensorShape
+from serving.predictionlog.format import (
+    COMMIT_BYTES,
+    HEADER_BYTES,
+    Definition,
+    TensorShape,
+    decode_header,
+)
 from serving.predictionlog.query import Query, Search
 from serving.predictionlog.records import BatchFacts, definition_text, encode_predictions
-from serving.predictionlog.scan import seal_ending_at
+from serving.predictionlog.scan import Run, scan, seal_ending_at
 from serving.predictionlog.source import Source
 from serving.predictionlog.syncing import BackgroundSync
 from serving.predictionlog.tree import Signer
@@ -285,6 +291,18 @@ def crash(directory: Path, *, tail: bytes = b"") -> None:
 
 def newest_segment(directory: Path) -> Path:
     return max(directory.glob("*.segment"))
+
+
+def without_room(segment: Path) -> bytes:
+    """An unsealed segment without the room behind its last commit, which may end in a zero, too."""
+    content = segment.read_bytes()
+    header = decode_header(content[:HEADER_BYTES])
+    end = len(content.rstrip(b"\0"))
+    if header is not None:
+        with Source(segment) as source:
+            runs = [event for event in scan(source, header) if isinstance(event, Run)]
+        end = max(end, *(run.start + len(run.frames) + COMMIT_BYTES for run in runs), HEADER_BYTES)
+    return content[:end]
 
 
 def names_in(directory: Path) -> list[str]:

@@ -144,7 +144,7 @@ def test_a_folder_is_imported_once(run: Run) -> None:
 
     assert [each["registered"] for each in first] == [["1"], ["2", "0", "3"]]
     assert [each["registered"] for each in second] == [[], []]
-    assert {each["state"] for each in states} == {"registered"}
+    assert {each["state"] for each in states} <= {"registered", "validated"}  # Or inspected by now.
 
 
 def test_an_mlflow_registry_is_imported_once(run: Run) -> None:

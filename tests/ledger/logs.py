@@ -7,7 +7,7 @@ from pathlib import Path
 
 from serving.predictionlog.committer import Committer
 from serving.settings import LogSettings
-from tests.logs import QuickFiles, a_committer, frames_of, newest_segment
+from tests.logs import QuickFiles, a_committer, frames_of, newest_segment, without_room
 
 SMALL = LogSettings(segment_bytes=64 * 1024, min_free_bytes=0)
 ROWS = 600
@@ -97,7 +97,7 @@ class Author:
         """Ends without a word, maybe in the middle of a write, and is started again."""
         self._files.kill()
         newest = newest_segment(self.directory)
-        newest.write_bytes(newest.read_bytes().rstrip(b"\0") + torn)
+        newest.write_bytes(without_room(newest) + torn)
         self._committer = self._start()
 
     def close(self) -> None:
