@@ -96,7 +96,8 @@ class ChannelSettings(TlsFiles):
     host: str | None = None
     """Address that replicas listen on with tls; None: that of their node."""
     credits: Annotated[int, Field(ge=1, le=64)] = 2
-    """Frames in flight per worker and replica. One fills while one runs."""
+    """Frames in flight per worker and replica, and so many full ones in rows: of a slow model what is
+    worth a frame leaves in smaller ones, too, and is there when a run ends."""
     max_frame_rows: Count = 64
     """A frame closes at this many rows."""
     max_frame_bytes: Bytes = 256 * 1024

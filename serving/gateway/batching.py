@@ -1,8 +1,10 @@
 """Level 1 of batching: requests for the same model version become frames.
 
 Natural batching. A frame leaves as soon as a replica has a credit, with whatever waits at that
-moment; while all credits are spent, requests gather and are the next frame. There is no timer: an
-idle system answers at once and a busy one fills its frames. What arrives in one turn of the event
+moment; while all credits are spent, requests gather and are the next frame. Those that take the
+replica longer than a frame costs do not wait for a credit: what is not there when a run ends misses
+the next batch (`Pace.part_rows`). There is no timer: an idle system answers at once and a busy one
+fills its frames. What arrives in one turn of the event
 loop shares a frame, because the flush is scheduled, not called.
 
 Rules: order of arrival, unless more waits than fits (`serving.gateway.queueing`); only rows of one
@@ -121,7 +123,8 @@ class VersionQueue:
         self._float_inputs = version.finite_inputs and any(
             tensor.datatype in FLOATS for tensor in version.inputs
         )
-        self._latest: BatchAnswer | None = None
+        self._latest: list[BatchAnswer] = []
+        self._latest_batch = 0
         self._prioritised = _Lately()
         self._contended = _Lately()
 
@@ -236,9 +239,9 @@ class VersionQueue:
     def _learn(self, now_ns: int) -> None:
         """Brings the figures up to date by which newcomers are judged."""
         pace, waiting = self._pace, self._waiting
-        if self._latest is not None:
+        if self._latest:
             pace.heard(self._latest, now_ns)
-            self._latest = None
+            self._latest = []
         replicas = sum(link.ready for link in self.links)
         pace.settle(now_ns, replicas=replicas)
         prioritised, waiting.prioritised = waiting.prioritised, False
@@ -255,7 +258,10 @@ class VersionQueue:
 
     def answered(self, frame: Frame, answer: BatchAnswer) -> None:
         self._in_flight.discard(frame)
-        self._latest = answer
+        batch_id = answer.parts[-1].batch_id
+        if batch_id != self._latest_batch:
+            self._latest, self._latest_batch = [], batch_id
+        self._latest.append(answer)
         if answer.failures:
             self._spare(frame, answer)
         self._outcomes.answered(frame, answer)
@@ -330,19 +336,33 @@ class VersionQueue:
                 self._outcomes.broken(call)
 
     def _choose(self) -> ReplicaLink | None:
-        """The replica with a credit and the fewest outstanding rows."""
+        """The replica that takes a frame now and has the fewest outstanding rows."""
         links = self.links
         if len(links) == 1:
-            return links[0] if links[0].has_credit else None
-        free = [link for link in links if link.has_credit]
+            return links[0] if self._room(links[0]) else None
+        free = [link for link in links if self._room(link)]
         return min(free, key=lambda link: link.outstanding_rows, default=None)
+
+    def _room(self, link: ReplicaLink) -> int:
+        """How many rows a frame to this replica may have now; 0 where none may leave.
+
+        One leaves for each credit; and without one when enough waits to be worth it and the
+        replica has less than credits and full frames let out.
+        """
+        pace = self._pace
+        if link.has_credit:
+            return pace.frame_rows
+        room = link.credits * pace.frame_rows - link.outstanding_rows
+        if not link.ready or min(room, self.queued_rows) < pace.part_rows:
+            return 0
+        return min(room, pace.frame_rows)
 
     def _take(self, link: ReplicaLink, now_ns: int) -> list[Call]:
         """The calls of the next frame. Those who cannot be answered in time are told so."""
         pace = self._pace
         needed_ns = pace.run_ns + link.outstanding_rows * pace.row_ns * len(self.links)
         horizon_ns = now_ns + int(needed_ns)
-        room = FrameRoom(pace.frame_rows, self._most_bytes, now_ns, horizon_ns)
+        room = FrameRoom(self._room(link), self._most_bytes, now_ns, horizon_ns)
         if self.queued_rows > pace.frame_rows:
             self._waiting.arrange(now_ns)
         self._waiting.take(room)

@@ -25,6 +25,8 @@ class ReplicaLink(Protocol):
     ready: bool
     closed: bool
     outstanding_rows: int
+    credits: int
+    """Frames that it takes at a time, however small."""
 
     @property
     def has_credit(self) -> bool: ...

@@ -1,7 +1,7 @@
 """How fast the replicas of one version answer, as its queue sees it; and what follows from that.
 
-Learned from what answers say about the runs behind them, one answer per sweep, so that the request
-path pays nothing. The figures err on the fast side: what a batch costs that is larger than any seen
+Learned from what answers say about the runs behind them, those of one batch per sweep, so that the
+request path pays next to nothing. The figures err on the fast side: what a batch costs that is larger than any seen
 so far is taken to be what the largest one cost, so more is let in, larger batches run, and the next
 answer tells. The other way round a wrong figure could keep out the very load that would correct it.
 What a run costs at least is forgotten when no answer has come for a while: then one request goes
@@ -14,8 +14,12 @@ through and finds out whether the model has become faster.
                  in are in time, and at least a frame for each replica
     frame_rows   of one frame: more than a batch only as far as a frame still runs in FRAME_SPAN_NS,
                  because what is in a frame has left the order of the queue; 1 where rows run alone
+    part_rows    so many are worth a frame although every credit is spent: a part of PARTS that runs
+                 for PART_SPAN_NS, which is many times what a frame costs; else a whole frame
 """
 
+import math
+from collections.abc import Sequence
 from typing import Final
 
 from serving.core.batches import BatchAnswer
@@ -23,6 +27,8 @@ from serving.core.models import ModelVersion
 from serving.gateway_settings import AdmissionSettings, ChannelSettings
 
 FRAME_SPAN_NS: Final = 5_000_000
+PARTS: Final = 4
+PART_SPAN_NS: Final = 1_000_000
 FORGOTTEN_NS: Final = 1_000_000_000
 """After so long without an answer nothing is known about the shortest run."""
 WELCOME: Final = 0.5
@@ -52,6 +58,7 @@ class Pace:
         self._most_rows = admission.max_queued_rows
         # What is not batched may answer each row in another shape: an answer has one.
         self.frame_rows = self._most_frame_rows = channel.max_frame_rows if version.batched else 1
+        self.part_rows = self.frame_rows
         self._most_batch_rows = version.batching.max_batch_size if version.batched else 1
         self._large_run_ns = 0.0
         self._large_rows = 0.0
@@ -64,18 +71,20 @@ class Pace:
         """Whether an answer has ever come."""
         return self._large_run_ns > 0
 
-    def heard(self, answer: BatchAnswer, now_ns: int) -> None:
-        """The latest answer since the last time."""
-        runs = [part for part in answer.parts if part.batch_id]
+    def heard(self, answers: Sequence[BatchAnswer], now_ns: int) -> None:
+        """The answers to frames whose last rows ran in the latest batch."""
+        runs = [part for answer in answers for part in answer.parts if part.batch_id]
         if not runs:  # A frame that came too late was not run.
             return
         self._heard_ns = now_ns
         largest = max(runs, key=lambda part: part.batch_rows)
         run_ns = 1000.0 * max(largest.run_us, 1)
         self.run_ns = min(run_ns, _RELAXATION * self.run_ns) if self.run_ns else run_ns
-        if len(runs) > 1:  # A frame is cut where a batch is full.
+        latest = [part for part in runs if part.batch_id == runs[-1].batch_id]
+        if len(latest) < len(runs):  # A frame is cut where a batch is full.
             self._cut_rows = largest.batch_rows
-        self._share = max(_FADING * self._share, largest.rows / largest.batch_rows)
+        own_rows = sum(part.rows for part in latest)
+        self._share = max(_FADING * self._share, own_rows / latest[-1].batch_rows)
         self._large_rows *= _FADING
         if largest.batch_rows >= _LARGE * self._large_rows:
             weight = _SMOOTHING if self.known else 1.0
@@ -96,5 +105,7 @@ class Pace:
         least = min(2 * self._cut_rows or self._most_batch_rows, self._most_batch_rows)
         spanned = int(FRAME_SPAN_NS / replica_row_ns)
         self.frame_rows = min(max(least, spanned, 1), self._most_frame_rows)
+        worth = max(PART_SPAN_NS / replica_row_ns, self.frame_rows / PARTS)
+        self.part_rows = min(math.ceil(worth), self.frame_rows)
         rows = max(WELCOME * self.longest_ns / self.row_ns, self.frame_rows * max(replicas, 1))
         self.room_rows = min(rows, self._most_rows)

@@ -1,6 +1,6 @@
 """The gateway's side of the frame channel: one connection to one replica.
 
-A channel carries at most `credits` frames at a time. A frame's answer, its refusal or the loss of
+A frame's answer, its refusal or the loss of
 the connection reaches `FrameSink` exactly once per frame; what to do then (retry, fail) is decided
 by the gateway. A replica that answers nothing for `stall_timeout_s` is treated as lost: a stopped
 process keeps its socket open. Shutting down is the other end's word: DRAINING hands the frame back.
@@ -64,6 +64,7 @@ class Channel(asyncio.Protocol):
     ) -> None:
         """certificates: for replicas on other nodes."""
         self.endpoint = endpoint
+        self.credits = settings.credits
         self.outstanding_rows = 0
         self.ready = False
         """Greeted with the digest that was promised; may carry frames."""
@@ -96,10 +97,10 @@ class Channel(asyncio.Protocol):
 
     @property
     def has_credit(self) -> bool:
-        return self.ready and len(self._in_flight) < self._settings.credits
+        return self.ready and len(self._in_flight) < self.credits
 
     def send(self, sink: FrameSink) -> None:
-        """Sends the sink's batch; the caller has looked at `has_credit`."""
+        """Sends the sink's batch; how much is in flight is for the caller to judge."""
         if self._transport is None:
             sink.lost()
             return

@@ -26,6 +26,7 @@ from serving.inference.frames import (
 logger = structlog.get_logger()
 
 _RECEIVE_BYTES: Final = 1024 * 1024
+_JOINED_BYTES: Final = 64 * 1024
 _LATER: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Received = Callable[["FrameConnection", int, RowBatch], None]
@@ -73,7 +74,14 @@ class FrameConnection:
         self._send(encode_hello(self._version.digest))
 
     def answer(self, frame_id: int, answer: BatchAnswer) -> None:
-        self._send(encode_answer(frame_id, answer))
+        """Leaves with `flush`, together with the other answers of its batch."""
+        if self._peer.fileno() >= 0:
+            self._queue.append(encode_answer(frame_id, answer))
+
+    def flush(self) -> None:
+        """Sends what waits; what the peer does not take now leaves when it can."""
+        if self._queue and self._unsent is None:
+            self._flush()
 
     def refuse_draining(self, frame_id: int) -> None:
         self._send(encode_refusal(frame_id, Refusal.DRAINING))
@@ -146,14 +154,13 @@ class FrameConnection:
         if self._peer.fileno() < 0:
             return
         self._queue.append(message)
-        if self._unsent is None:
-            self._flush()
+        self.flush()
 
     def _flush(self) -> None:
         try:
             while self._unsent is not None or self._queue:
                 if self._unsent is None:
-                    self._unsent = memoryview(self._queue.pop(0))
+                    self._unsent = self._oldest()
                 sent = self._peer.send(self._unsent)
                 self._unsent = self._unsent[sent:] or None
         except ssl.SSLWantReadError:
@@ -164,6 +171,17 @@ class FrameConnection:
             self.close()
         else:
             self._watch(selectors.EVENT_READ)
+
+    def _oldest(self) -> memoryview:
+        """Takes the oldest messages, small ones as one: a system call and a wake-up for all."""
+        count, size_bytes = 1, len(self._queue[0])
+        for message in self._queue[1:]:
+            size_bytes += len(message)
+            if size_bytes > _JOINED_BYTES:
+                break
+            count += 1
+        messages, self._queue = self._queue[:count], self._queue[count:]
+        return memoryview(messages[0] if count == 1 else b"".join(messages))
 
     def _watch(self, events: int) -> None:
         if self._selector.get_key(self._peer).events != events:

@@ -222,6 +222,11 @@ class ReplicaListener:
             not stopping or bool(self._pending) or self._unsent()
         )
 
+    def _flush(self) -> None:
+        """Sends the answers of a batch, those on one connection together."""
+        for connection in list(self._connections):
+            connection.flush()
+
     def _unsent(self) -> bool:
         return any(connection.unsent for connection in self._connections)
 
@@ -253,6 +258,7 @@ class ReplicaListener:
         )
         for frame in split_outputs(slices, outputs, failures, part, padder=self._padder):
             self._answer(frame)
+        self._flush()
         if not failures:
             profile.ran(rows, (self._cost_ns() - cost_ns) / 1e9)
         if self._breaker.ran(failed=len(failures) == rows):
@@ -281,6 +287,7 @@ class ReplicaListener:
         while self._pending:
             frame = self._pending.popleft()
             frame.reply(frame.fail(RowFailure.MODEL_ERROR))
+        self._flush()
         self._close_connections()
 
     def _close_connections(self) -> None:
@@ -299,6 +306,7 @@ class ReplicaListener:
             self._pending.remove(frame)
             self._counters.expired_rows += frame.batch.rows - frame.answered_rows
             frame.reply(frame.fail(RowFailure.EXPIRED))
+        self._flush()
 
     def _trace(self, slices: Sequence[Slice], *, start_ns: int, end_ns: int, failed: bool) -> None:
         if self._tracing is None:

@@ -60,6 +60,7 @@ class FunctionLink:
         self.ready = True
         self.closed = False
         self.outstanding_rows = 0
+        self.credits = 2
         self.frames: list[Frame] = []
         self._function = function
 

@@ -83,7 +83,7 @@ class TimedReplica:
         self._clock = clock
         self._wake = wake
         self._batch_rows = batch_rows
-        self._credit = credit
+        self.credits = credit
         self._frames: set[Frame] = set()
         self._pending: deque[PendingFrame] = deque()
         self._running = False
@@ -91,7 +91,7 @@ class TimedReplica:
 
     @property
     def has_credit(self) -> bool:
-        return self.ready and len(self._frames) < self._credit
+        return self.ready and len(self._frames) < self.credits
 
     def send(self, sink: Frame) -> None:
         batch, now_ns = sink.batch, self._clock.monotonic_ns()
@@ -258,6 +258,21 @@ class World:
             outcome.asked.append(caller)
             self.events.at(due_s, partial(self.ask, caller))
         return outcome
+
+    def closed_loop(self, callers: int, *, pause_s: float, end_s: float) -> None:
+        """So many callers; each asks again a while after its answer, never two after the same."""
+        token = self.stand.issuer.issue(subject="ada", roles=[Role.CALLER])
+        pauses = itertools.cycle(pause_s * (0.5 + step / callers) for step in range(callers))
+
+        def come() -> None:
+            now_s = self.clock.monotonic_ns() / 1e9
+            caller = Caller(now_s, self.clock, float(next(self._values)), token=token)
+            if now_s < end_s:
+                caller.then = lambda: self.events.after(next(pauses), come)
+                self.ask(caller)
+
+        for index in range(callers):
+            self.events.at(pause_s * index / callers, come)
 
     def ask(self, caller: Caller) -> None:
         """Sends one request now."""

@@ -137,11 +137,11 @@ class MemoryLink:
         self.frames: list[Frame] = []
         self.sent: list[RowBatch] = []
         self._function = function
-        self._allowed_frames = allowed_frames
+        self.credits = allowed_frames
 
     @property
     def has_credit(self) -> bool:
-        return self.ready and len(self.frames) < self._allowed_frames
+        return self.ready and len(self.frames) < self.credits
 
     def send(self, sink: Frame) -> None:
         self.frames.append(sink)

@@ -16,14 +16,17 @@ def pace() -> Pace:
 
 def an_answer(*parts: tuple[int, int], run_ms: float) -> BatchAnswer:
     """Of a frame that ran in parts: (its rows, rows of the batch)."""
-    made = [BatchPart(rows, 7, batch, 0, 0, round(run_ms * 1000)) for rows, batch in parts]
+    made = [
+        BatchPart(rows, 7 + index, batch, 0, 0, round(run_ms * 1000))
+        for index, (rows, batch) in enumerate(parts)
+    ]
     return BatchAnswer(sum(rows for rows, _ in parts), (), tuple(made))
 
 
-def hear(pace: Pace, answer: BatchAnswer, *, times: int = 60, replicas: int = 1) -> None:
-    """The same answer sweep after sweep."""
+def hear(pace: Pace, *answers: BatchAnswer, times: int = 60, replicas: int = 1) -> None:
+    """The same answers of one batch sweep after sweep."""
     for sweep in range(1, times + 1):
-        pace.heard(answer, sweep * SWEEP_NS)
+        pace.heard(answers, sweep * SWEEP_NS)
         pace.settle(sweep * SWEEP_NS, replicas=replicas)
 
 
@@ -57,6 +60,31 @@ def test_batch_shared_with_other_workers_counts_by_the_own_share(pace: Pace) -> 
     hear(pace, an_answer((16, BATCH_ROWS), run_ms=16), times=400)
 
     assert pace.row_ns == pytest.approx(1_000_000, rel=0.05)
+
+
+def test_frames_of_one_batch_count_together(pace: Pace) -> None:
+    """A worker that fills a batch with four frames has all of it, not a quarter."""
+    hear(pace, *[an_answer((8, BATCH_ROWS), run_ms=16)] * 4, times=400)
+
+    assert pace.row_ns == pytest.approx(500_000)
+
+
+@pytest.mark.parametrize(
+    ("run_ms", "part_rows"),
+    [
+        (0.1, 64),  # 320 rows a millisecond: a whole frame
+        (1.6, 20),  # 20 rows a millisecond
+        (16, 8),
+        (1000, 8),
+    ],
+)
+def test_part_runs_for_a_millisecond_and_is_a_quarter_of_a_frame(
+    pace: Pace, run_ms: float, part_rows: int
+) -> None:
+    """Frames without a credit are worth what they cost, and few."""
+    hear(pace, an_answer((32, BATCH_ROWS), run_ms=run_ms))
+
+    assert pace.part_rows == part_rows
 
 
 def test_frame_is_one_batch_where_runs_are_slow(pace: Pace) -> None:

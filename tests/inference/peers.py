@@ -104,6 +104,11 @@ class Peer:
             self._messages += self._reader.feed(data)
         return self._messages.pop(0)
 
+    @property
+    def has_received(self) -> int:
+        """Messages that came together with one that was asked for."""
+        return len(self._messages)
+
     def answer(self) -> tuple[int, BatchAnswer]:
         kind, body = self.receive()
         assert kind is Kind.ANSWER

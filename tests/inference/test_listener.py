@@ -68,6 +68,23 @@ def test_frames_that_arrive_during_a_run_are_the_next_batch(world: World, held: 
     assert [sorted(batch) for batch in held.rows] == [[1], [2, 3, 4]]
 
 
+def test_answers_of_a_batch_leave_together(world: World, held: HeldRunner) -> None:
+    """A gateway is woken once for all of its frames that ran together."""
+    world.listen(held)
+    peer = world.connect()
+    peer.ask(1, 1)
+    running(held)
+    for frame_id, value in ((2, 2), (3, 3), (4, 4)):
+        peer.ask(frame_id, value)
+    held.gate.open()
+    assert peer.answers() == {1: [2]}
+
+    first = peer.answers()
+
+    assert peer.has_received == 2
+    assert first | peer.answers(2) == {2: [4], 3: [6], 4: [8]}
+
+
 def test_batches_keep_to_the_size_that_was_chosen(world: World) -> None:
     """A frame larger than the best batch is cut, and its answer says how."""
     runner = FunctionRunner(of_at_most(4))
