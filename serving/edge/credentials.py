@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from serving.access.apikeys import PREFIX, SCHEME
 from serving.access.certificates import Certified, Credential
-from serving.edge.heads import CERTIFICATE
+from serving.edge.http1.heads import CERTIFICATE
 from serving.errors import AmbiguousCredentials, Unauthenticated
 
 AUTHORIZATION: Final = b"authorization"

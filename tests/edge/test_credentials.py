@@ -3,7 +3,7 @@
 import pytest
 
 from serving.edge.credentials import credential_of, refuse_credentials_in
-from serving.edge.grpc_heads import credential_of as grpc_credential_of
+from serving.edge.grpc.heads import credential_of as grpc_credential_of
 from serving.errors import AmbiguousCredentials, Unauthenticated
 
 

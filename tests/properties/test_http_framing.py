@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.edge.connection import Connection
+from serving.edge.http1.connection import Connection
 from tests.edge.port import INFER, InferencePort, message
 from tests.edge.wire import MemoryTransport, request
 from tests.strategies import http_requests, http_streams, segmentations
