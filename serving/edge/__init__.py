@@ -7,8 +7,8 @@ inference port over REST, and what the wires share.
 `rest` is the application of that port: `plans` and `exchange` for inference, `catalogue` and
 `outcomes` for the rest, described by `openapi`. `routes` is the table for everything that is not
 inference. `codec` has the protocol's messages, `facts` what both wires say of models, `compression` the
-content codings, `problems` the one table from error codes to statuses. Before any of it comes
-`handshake`, where a port has `tls`.
+content codings, `problems` the one table from error codes to statuses. `connections` is what both
+servers do with the connections of a port, `handshake` what comes before where it has `tls`.
 
 An adapter decodes, calls one method of the layer below and encodes; no rule about models or callers
 lives here.

@@ -92,7 +92,7 @@ async def play(port: InferencePort, segments: Sequence[bytes]) -> MemoryTranspor
     await work(port)
     for wait in range(1, WAITS):
         if not transport.closed:
-            connection.sweep(port.server.tick + wait * LATER)
+            connection.sweep(port.server.port.tick + wait * LATER)
             await work(port)
     connection.connection_lost(None)
     await work(port)

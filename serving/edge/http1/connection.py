@@ -30,6 +30,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from serving.edge.connections import SWEEP_S
 from serving.edge.http1.bodies import LONG_BYTES, DirectReceiver, SizedBody
 from serving.edge.http1.chunked import ChunkedBody
 from serving.edge.http1.heads import Head, check_unfinished
@@ -39,7 +40,6 @@ from serving.errors import RequestTimeout, ServingError
 if TYPE_CHECKING:
     from serving.edge.http1.server import HttpServer
 
-SWEEP_S: Final = 0.25
 LINGER_S: Final = 2.0
 RATE_GRACE_S: Final = 3.0
 """How long a body may take before its rate counts: a packet that was lost costs a second or three."""
@@ -95,6 +95,7 @@ class Connection(asyncio.Protocol):
         "_head",
         "_heads",
         "_known",
+        "_port",
         "_received",
         "_server",
         "_since",
@@ -107,10 +108,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: "HttpServer") -> None:
         self._server = server
+        self._port = server.port
         self._heads = server.heads
         self._known = server.heads.known
         self._state = State.IDLE
-        self._since = server.tick
+        self._since = server.port.tick
         self._choked = False
         self._waiting = b""
         self._head: Head | None = None
@@ -128,7 +130,7 @@ class Connection(asyncio.Protocol):
             # None for a client that showed no certificate; one that was refused never gets here.
             self._heads = self._server.heads_of(encrypted.getpeercert(binary_form=True))
             self._known = self._heads.known
-        refusal = self._server.admit(self)
+        refusal = self._port.admit(self)
         if refusal is not None:
             # Without lingering: one connection too many must not be held for the sake of manners.
             self._server.refused(refusal)
@@ -152,7 +154,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
-        self._server.forget(self)
+        self._port.forget(self)
 
     def pause_writing(self) -> None:
         self._choked = True
@@ -169,7 +171,7 @@ class Connection(asyncio.Protocol):
         if self._state != _RUNNING or head is None:
             return
         self._gone = None
-        if not head.keep_alive or self._server.draining:
+        if not head.keep_alive or self._port.draining:
             self._answer_last(payload, bodiless=head.method == "HEAD")
             return
         self._transport.write(payload)
@@ -179,7 +181,7 @@ class Connection(asyncio.Protocol):
             self._proceed()
         else:
             self._state = _IDLE
-            self._since = self._server.tick
+            self._since = self._port.tick
 
     def send_refusal(self, payload: bytes) -> None:
         wait_s = self._server.wait_for_guess(self._transport.get_extra_info("peername"))
@@ -331,6 +333,10 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()
 
+    def drain(self) -> None:
+        """Closes when idle, for which it has less time now; `send` does, after what is under way."""
+        self.sweep(self._port.tick)
+
     def close(self) -> None:
         """Closes once what was written has been sent."""
         self._forget_body()
@@ -373,7 +379,7 @@ class Connection(asyncio.Protocol):
 
     def _enter(self, state: State) -> None:
         self._state = state
-        self._since = self._server.tick
+        self._since = self._port.tick
 
     def _forget_body(self) -> None:
         if self._state == State.BODY:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 
+from serving.edge.connections import SWEEP_S
 from serving.edge.http2.frames import (
     DEFAULT_WINDOW,
     FRAME_HEAD,
@@ -35,7 +36,6 @@ from serving.edge.http2.frames import (
     MAX_FRAME_BYTES,
     PING,
     PREFACE,
-    SWEEP_S,
     ConnectionFault,
     ErrorCode,
     Setting,
@@ -80,14 +80,15 @@ class Http2Connection(asyncio.Protocol):
     def __init__(self, server: "Http2Server") -> None:
         self.limits: Http2Limits = server.limits
         self.certificate: bytes | None = None
-        self.tick = server.tick
+        self.tick = server.port.tick
         self.window = DEFAULT_WINDOW
         self.first_window = DEFAULT_WINDOW
         self.pending = 0
         """Bytes of answers that wait for windows."""
         self.streams: dict[int, Stream] = {}
-        self.patience = Patience(server.tick)
+        self.patience = Patience(server.port.tick)
         self._server = server
+        self._port = server.port
         self._state = State.PREFACE
         self._reader = FrameReader(self, server.application)
         self._rest = b""
@@ -95,7 +96,7 @@ class Http2Connection(asyncio.Protocol):
         self._is_reading = False
         self._flush_is_due = False
         self._choked_since = -1
-        self._heard = self._busy = self._since = server.tick
+        self._heard = self._busy = self._since = server.port.tick
         self._is_asked = False
         self._consumed = 0
         self._blocked: dict[int, Stream] = {}
@@ -110,7 +111,7 @@ class Http2Connection(asyncio.Protocol):
         encrypted = transport.get_extra_info("ssl_object")
         if encrypted is not None:
             self.certificate = encrypted.getpeercert(binary_form=True)
-        refusal = self._server.admit(self)
+        refusal = self._port.admit(self)
         self._greet()
         if refusal is not None:
             self._server.refused(refusal)
@@ -118,7 +119,7 @@ class Http2Connection(asyncio.Protocol):
             self.close()
 
     def data_received(self, data: bytes) -> None:
-        self.tick = self._heard = self._server.tick
+        self.tick = self._heard = self._port.tick
         if self._state >= State.LINGER:
             return
         self._is_reading = True
@@ -139,16 +140,16 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
-        self._server.forget(self)
+        self._port.forget(self)
         self._reader.close()
 
     def pause_writing(self) -> None:
-        self._choked_since = self._server.tick
+        self._choked_since = self._port.tick
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._choked_since = -1
-        self._server.loop.call_soon(self._go_on)
+        self._port.loop.call_soon(self._go_on)
         for stream in list(self.streams.values()):
             if not stream.pending:
                 self._tell(stream.receiver.writable)
@@ -209,7 +210,7 @@ class Http2Connection(asyncio.Protocol):
         """Both sides of the stream are over, or ours is and the client's does not count any more."""
         self.streams.pop(stream.id, None)
         self._blocked.pop(stream.id, None)
-        self._busy = self._server.tick
+        self._busy = self._port.tick
         self.pending -= stream.pending
         stream.pending = 0
         stream.receiver = NOBODY  # Each knew the other: streams leave no cycles behind.
@@ -258,7 +259,7 @@ class Http2Connection(asyncio.Protocol):
                 return
             if not left:
                 self._transport.pause_reading()
-                self._server.loop.call_soon(self._go_on)
+                self._port.loop.call_soon(self._go_on)
                 break
         self._rest = data[at:]
 
@@ -285,7 +286,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _schedule(self) -> None:
         self._flush_is_due = True
-        self._server.loop.call_soon(self._flush_later)
+        self._port.loop.call_soon(self._flush_later)
 
     def _flush_later(self) -> None:
         self._flush_is_due = False
@@ -298,10 +299,6 @@ class Http2Connection(asyncio.Protocol):
             self._transport.write(b"".join(out))
 
     # -- ending ------------------------------------------------------------------------------------
-
-    def sweep_safely(self, tick: int) -> None:
-        """As `sweep`; whatever happens in it happens to this connection alone."""
-        self._tell(lambda: self.sweep(tick))
 
     def sweep(self, tick: int) -> None:
         """Applies the deadlines. `tick` counts `SWEEP_S`."""
@@ -405,7 +402,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _enter(self, state: State) -> None:
         self._state = state
-        self._since = self._server.tick
+        self._since = self._port.tick
 
     def _waited_s(self, since: int) -> float:
-        return (self._server.tick - since) * SWEEP_S
+        return (self._port.tick - since) * SWEEP_S

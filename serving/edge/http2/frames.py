@@ -12,8 +12,6 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD_BYTES: Final = 9
 MAX_FRAME_BYTES: Final = 16_384
 """What we take, and what every peer takes: nothing is gained here by larger ones."""
-SWEEP_S: Final = 0.25
-"""A tick: from one look at all connections to the next."""
 MAX_WINDOW: Final = 2**31 - 1
 DEFAULT_WINDOW: Final = 65_535
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from serving.edge.connections import SWEEP_S
 from serving.edge.http2.fields import HeadReader, OversizedHead
 from serving.edge.http2.frames import (
     ACK,
@@ -20,7 +21,6 @@ from serving.edge.http2.frames import (
     PING,
     PRIORITIZED,
     SETTINGS,
-    SWEEP_S,
     ConnectionFault,
     ErrorCode,
     Setting,

@@ -1,30 +1,20 @@
-"""The HTTP/2 server of the gRPC port: accepts, counts and times connections.
+"""The HTTP/2 server of the gRPC port.
 
 What is guaranteed to the application: a well-formed head, the body in order and no more of it than there
 is room for, `Receiver.gone` when the client leaves first. What becomes of a connection is a state
 table: `serving.edge.http2.connection`. Cleartext with prior knowledge, or TLS that agrees on `h2`;
-there is no upgrade from HTTP/1.1.
-
-No timer exists per connection or stream: one sweep compares ticks, as in `serving.edge.http1.server`.
+there is no upgrade from HTTP/1.1. Connections are accepted, counted and swept by
+`serving.edge.connections`; no timer exists per stream, either.
 """
 
-import asyncio
-import contextlib
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
-from serving.edge.handshake import Handshakes
+from serving.edge.connections import PortConnections
 from serving.edge.http2.connection import Http2Connection
-from serving.edge.http2.frames import SWEEP_S
 from serving.edge.http2.streams import Application
 from serving.edge.tls import ServerTls
-from serving.errors import ConnectionsFull, Draining, ServingError
-
-FOLLOW_TICKS: Final = round(1 / SWEEP_S)
-"""From one look at the files of a certificate to the next."""
-_ABORT_S: Final = 1.0
+from serving.errors import ServingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +41,7 @@ class Http2Limits:
 
 
 class Http2Server:
-    """Listens, keeps count, sweeps deadlines. Started by `listen`, ended by `aclose`."""
-
-    loop: asyncio.AbstractEventLoop
+    """A port and what its connections share. Started by `listen`, ended by `aclose`."""
 
     def __init__(
         self,
@@ -64,26 +52,20 @@ class Http2Server:
     ) -> None:
         self.application = application
         self.limits = limits
-        self.tick = 0
-        self.draining = False
+        self.port = PortConnections(limits)
         self.refused: Callable[[ServingError], None] = refused or (lambda _error: None)
-        self._connections: set[Http2Connection] = set()
-        self._server: asyncio.Server | None = None
-        self._handshakes: Handshakes | None = None
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._all_gone: asyncio.Event | None = None
 
     @property
     def connections(self) -> int:
-        return len(self._connections)
+        return self.port.count
 
     @property
     def tls(self) -> ServerTls | None:
-        return self._handshakes.tls if self._handshakes is not None else None
+        return self.port.tls
 
     @property
     def failed_handshakes(self) -> int:
-        return self._handshakes.failed if self._handshakes is not None else 0
+        return self.port.failed_handshakes
 
     async def listen(
         self, *, host: str, port: int, reuse_port: bool = False, tls: ServerTls | None = None
@@ -92,76 +74,11 @@ class Http2Server:
 
         tls: None for plain text; else it follows its files from now on.
         """
-        self.loop = asyncio.get_running_loop()
-        limits = self.limits
-        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
-        if tls is not None:
-            self._handshakes = Handshakes(
-                tls,
-                make=lambda: Http2Connection(self),
-                most=limits.backlog,
-                timeout_s=limits.head_timeout_s,
-                shutdown_s=limits.write_timeout_s,
-            )
-            return await self._handshakes.listen(
-                host=host, port=port, reuse_port=reuse_port, backlog=limits.backlog
-            )
-        self._server = await self.loop.create_server(
-            lambda: Http2Connection(self),
-            host,
-            port,
-            reuse_port=reuse_port or None,
-            backlog=limits.backlog,
+        return await self.port.listen(
+            lambda: Http2Connection(self), host=host, port=port, reuse_port=reuse_port, tls=tls
         )
-        bound: socket.socket = self._server.sockets[0]
-        return int(bound.getsockname()[1])
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
         """Accepts no more, lets open streams end for at most `drain_s`, then cuts the rest. Harmless
         when repeated."""
-        self.draining = True
-        if self._server is not None:
-            self._server.close()
-        if self._handshakes is not None:
-            await self._handshakes.aclose()
-        for connection in list(self._connections):
-            connection.drain()
-        await self._wait_until_gone(drain_s)
-        for connection in list(self._connections):
-            connection.abort()
-        await self._wait_until_gone(_ABORT_S)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-
-    # -- what connections tell ---------------------------------------------------------------------
-
-    def admit(self, connection: Http2Connection) -> ServingError | None:
-        """Counts one more connection. Returns why it must be refused, if it must."""
-        self._connections.add(connection)
-        if self.draining:
-            return Draining("this server is going down; connect again")
-        if len(self._connections) > self.limits.max_connections:
-            return ConnectionsFull("too many connections; retry later")
-        return None
-
-    def forget(self, connection: Http2Connection) -> None:
-        self._connections.discard(connection)
-        if self._all_gone is not None and not self._connections:
-            self._all_gone.set()
-
-    # -- inside ------------------------------------------------------------------------------------
-
-    def _sweep(self) -> None:
-        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
-        self.tick += 1
-        for connection in list(self._connections):
-            connection.sweep_safely(self.tick)
-        if self.tls is not None and self.tick % FOLLOW_TICKS == 0:
-            self.tls.follow()
-
-    async def _wait_until_gone(self, timeout_s: float) -> None:
-        if self._connections:
-            self._all_gone = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._all_gone.wait()
+        await self.port.aclose(drain_s=drain_s)

@@ -5,7 +5,8 @@ import asyncio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving.edge.http1.connection import LINGER_S, SWEEP_S, Application, Connection, Responder
+from serving.edge.connections import SWEEP_S
+from serving.edge.http1.connection import LINGER_S, Application, Connection, Responder
 from serving.edge.http1.heads import Head
 from serving.edge.http1.server import HttpServer
 from serving.errors import MessageInvalid, ServingError
@@ -160,7 +161,7 @@ async def test_empty_lines_do_not_keep_a_connection_alive() -> None:
     server = a_server(Echo(), idle_timeout_s=1)
     connection, transport = await connected(server)
     for tick in range(1, 7):
-        server.tick = tick
+        server.port.tick = tick
         connection.data_received(b"\r\n")
         connection.sweep(tick)
 
@@ -200,7 +201,7 @@ async def test_last_bytes_have_a_deadline() -> None:
     server = a_server(Echo(), idle_timeout_s=1, write_timeout_s=2)
     connection, transport = await connected(server)
     for tick in range(int(3 / SWEEP_S)):
-        server.tick = tick
+        server.port.tick = tick
         connection.sweep(tick)
     closed_only = transport.closed and not transport.aborted
 

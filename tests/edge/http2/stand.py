@@ -151,8 +151,8 @@ class Connected:
             self.application, limits=Http2Limits(**limits), refused=self.refusals.append
         )
         self.turns = Turns()
-        # Of a loop, the server needs `call_soon` alone here.
-        self.server.loop = cast("asyncio.AbstractEventLoop", self.turns)
+        # Of a loop, its port needs `call_soon` alone here.
+        self.server.port.loop = cast("asyncio.AbstractEventLoop", self.turns)
         self.connection = Http2Connection(self.server)
         self.transport = Pipe()
         self.transport.serve(self.connection)
@@ -173,9 +173,9 @@ class Connected:
     def sweep(self, seconds: float) -> "Connected":
         """So much time passes in silence."""
         for _ in range(round(seconds * 4)):
-            self.server.tick += 1
+            self.server.port.tick += 1
             if not self.transport.aborted:
-                self.connection.sweep(self.server.tick)
+                self.connection.sweep(self.server.port.tick)
             self.turns.run()
         return self
 

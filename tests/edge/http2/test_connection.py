@@ -389,7 +389,7 @@ def test_one_connection_too_many_is_told_so() -> None:
 def test_a_connection_while_draining_is_told_so() -> None:
     """As one too many."""
     one = Connected()
-    one.server.draining = True
-    refusal = one.server.admit(one.connection)
+    one.server.port.draining = True
+    refusal = one.server.port.admit(one.connection)
 
     assert isinstance(refusal, Draining)

@@ -325,8 +325,8 @@ def test_a_receiver_that_fails_in_a_sweep_ends_its_connection_alone() -> None:
 
     one = Connected(Failing(), body_timeout_s=1.0).feed(OPENED)
     one.requests[0].stream.hasten()
-    one.server.tick += 8
+    one.server.port.tick += 8
 
-    one.connection.sweep_safely(one.server.tick)
+    one.server.port.sweep()
 
     assert one.transport.aborted
