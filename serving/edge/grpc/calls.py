@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from serving.access.certificates import Certified, Credential
+from serving.access.certificates import Credential
 from serving.core.batches import Buffer
 from serving.core.principals import Principal
 from serving.edge.grpc.framing import MessageReader, check_size, framed, only_message
@@ -285,11 +285,6 @@ class UnaryCall(GrpcCall):
 
 ServeUnary = Callable[[UnaryCall, Buffer], None]
 """Takes a complete message; answers the call then or later. Raises ServingError to refuse it."""
-
-
-def credential_with(authorization: bytes | None, certificate: bytes | None) -> Credential:
-    """certificate: DER, of a client that showed one."""
-    return authorization if certificate is None else Certified(authorization, certificate)
 
 
 def unexpected(error: BaseException) -> ServingError:

@@ -16,6 +16,7 @@ from serving.access.certificates import Credential
 from serving.access.permissions import GRPC, Door
 from serving.core.batches import Buffer
 from serving.core.principals import Principal
+from serving.edge.credentials import credential_with
 from serving.edge.grpc.calls import (
     HEADS,
     GrpcCall,
@@ -23,7 +24,6 @@ from serving.edge.grpc.calls import (
     Places,
     ServeUnary,
     UnaryCall,
-    credential_with,
     unexpected,
 )
 from serving.edge.grpc.context import Context, ServeLasting

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from serving.access.apikeys import SCHEME
 from serving.edge.choices import VERSION, only_said
+from serving.edge.credentials import authorization_in
 from serving.edge.grpc.framing import ENCODINGS
 from serving.edge.http2.fields import RequestHead, encode_fields
 from serving.edge.subjects import subject_of_metadata
@@ -24,9 +24,6 @@ from serving.errors import (
     ParameterInvalid,
     ServingError,
 )
-
-AUTHORIZATION: Final = "authorization"
-API_KEY: Final = "x-api-key"
 
 MAX_KNOWN: Final = 1024
 """Heads that are remembered; then all are forgotten, which costs each some ten microseconds."""
@@ -95,28 +92,13 @@ def read_head(head: RequestHead) -> CallHead:
     if not (only(metadata, "content-type") or b"").startswith(b"application/grpc"):
         return CallHead(head.path, metadata, status=_NOT_GRPC)
     try:
-        authorization = credential_of(metadata)
+        authorization = authorization_in(head.fields)
     except AmbiguousCredentials as error:
         return CallHead(head.path, metadata, ambiguous=error)
     try:
         return _read(head.path, metadata, authorization)
     except ServingError as error:
         return CallHead(head.path, metadata, authorization, refusal=error)
-
-
-def credential_of(metadata: Iterable[tuple[str, str | bytes]]) -> bytes | None:
-    """The credential as an `Authorization` value; None when there is none, or one kind twice.
-
-    Raises AmbiguousCredentials.
-    """
-    pairs = [pair for pair in metadata if pair[0] in (AUTHORIZATION, API_KEY)]
-    if len({name for name, _ in pairs}) > 1:
-        raise AmbiguousCredentials("send one credential: authorization, or x-api-key")
-    if len(pairs) != 1:
-        return None
-    ((name, value),) = pairs
-    text = value.encode() if isinstance(value, str) else value
-    return text if name == AUTHORIZATION else SCHEME + text
 
 
 def only(metadata: Iterable[tuple[str, bytes]], key: str) -> bytes | None:
