@@ -64,11 +64,16 @@ class MessageReader:
             end = PREFIX_BYTES + size
             if len(came) < end:
                 return
+            if len(came) == end:
+                # Given away where it lies: the bytes of a message that came in pieces are copied once.
+                self._came = bytearray()
+                yield self._plain(came[0], memoryview(came)[PREFIX_BYTES:])
+                return
             flag, message = came[0], bytes(memoryview(came)[PREFIX_BYTES:end])
             del came[:end]
             yield self._plain(flag, message)
 
-    def _plain(self, flag: int, message: bytes) -> Buffer:
+    def _plain(self, flag: int, message: Buffer) -> Buffer:
         if flag == _PLAIN:
             return message
         if flag != _PACKED:

@@ -1,6 +1,7 @@
 """Messages in a byte stream: any cut of it gives the same ones, and none is larger than allowed."""
 
 import gzip
+import tracemalloc
 import zlib
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.core.batches import Buffer
 from serving.edge.compression import MAX_PACKED_BYTES, MIN_PACKED_BYTES
 from serving.edge.grpc.framing import ENCODINGS, MessageReader, framed, only_message, unpacked
 from serving.errors import BodyTooLarge, EncodingInvalid, MessageInvalid, ServingError
@@ -34,6 +36,24 @@ def test_any_cut_gives_the_same_messages(messages: list[bytes], data: st.DataObj
     cuts = data.draw(st.lists(st.integers(0, len(content)), max_size=8).map(tuple))
 
     assert messages_of(content, cuts=cuts) == messages
+
+
+def test_a_message_in_pieces_is_copied_once() -> None:
+    """Receiving a long one takes little more memory than it has bytes."""
+    message = bytes(4 * 1024 * 1024)
+    content, step = memoryview(framed(message)), 16 * 1024
+    reader, found = MessageReader(None, max_bytes=len(message)), list[Buffer]()
+
+    tracemalloc.start()
+    try:
+        for at in range(0, len(content), step):
+            found += reader.feed(content[at : at + step])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert found == [message]
+    assert peak < 1.5 * len(message)
 
 
 @given(st.binary(max_size=100), st.booleans())
