@@ -25,6 +25,10 @@ logger = structlog.get_logger()
 
 SWEEP_S: Final = 0.25
 """A tick: from one look at all connections to the next."""
+LINGER_S: Final = 2.0
+"""How long a client may read why its connection ends, before it is closed."""
+RATE_GRACE_S: Final = 3.0
+"""How long a body may take before its rate counts: a packet that was lost costs a second or three."""
 
 FOLLOW_TICKS: Final = round(1 / SWEEP_S)
 """From one look at the files of a certificate to the next."""

@@ -16,7 +16,8 @@ from typing import Any, Final, Self, TypeVar
 
 import uvloop
 
-from serving.edge.http1.connection import LINGER_S, Application, Connection, Responder, State
+from serving.edge.connections import LINGER_S
+from serving.edge.http1.connection import Application, Connection, Responder, State
 from serving.edge.http1.heads import Head
 from serving.edge.http1.server import HttpServer
 from serving.edge.problems import response

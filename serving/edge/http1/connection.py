@@ -30,7 +30,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from serving.edge.connections import SWEEP_S
+from serving.edge.connections import RATE_GRACE_S, SWEEP_S
 from serving.edge.http1.bodies import LONG_BYTES, DirectReceiver, SizedBody
 from serving.edge.http1.chunked import ChunkedBody
 from serving.edge.http1.heads import Head, check_unfinished
@@ -40,9 +40,6 @@ from serving.errors import RequestTimeout, ServingError
 if TYPE_CHECKING:
     from serving.edge.http1.server import HttpServer
 
-LINGER_S: Final = 2.0
-RATE_GRACE_S: Final = 3.0
-"""How long a body may take before its rate counts: a packet that was lost costs a second or three."""
 
 _MAX_LINGER_BYTES: Final = 256 * 1024 * 1024
 _MAX_WAITING_BYTES: Final = 256 * 1024

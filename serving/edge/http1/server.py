@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
-from serving.edge.connections import SWEEP_S, PortConnections
+from serving.edge.connections import LINGER_S, SWEEP_S, PortConnections
 from serving.edge.guesses import Guesses, source_of
-from serving.edge.http1.connection import LINGER_S, Application, Connection, State
+from serving.edge.http1.connection import Application, Connection, State
 from serving.edge.http1.heads import HeadCache
 from serving.edge.tls import ServerTls
 from serving.errors import Overloaded, ServingError

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 
-from serving.edge.connections import SWEEP_S
+from serving.edge.connections import LINGER_S, SWEEP_S
 from serving.edge.http2.frames import (
     DEFAULT_WINDOW,
     FRAME_HEAD,
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger()
 
-LINGER_S: Final = 2.0
 _WRITE_BUFFER_BYTES: Final = 256 * 1024
 """What waits for the client beyond this stops our reading."""
 _FRAMES_PER_TURN: Final = 256
@@ -312,7 +311,8 @@ class Http2Connection(asyncio.Protocol):
         ):
             self._give_up(ErrorCode.PROTOCOL_ERROR, "too slow")
         elif self._state == State.OPEN:
-            self._sweep_streams()
+            for stream in list(self.streams.values()):
+                stream.sweep(self._waited_s(stream.since))
             self._sweep_silence()
         elif self._state == State.LINGER and self._waited_s(self._since) > LINGER_S:
             self.close()
@@ -341,17 +341,6 @@ class Http2Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Closes now, whatever was written."""
         self._transport.abort()
-
-    def _sweep_streams(self) -> None:
-        limits = self.limits
-        for stream in list(self.streams.values()):
-            waited_s = self._waited_s(stream.since)
-            if stream.pending:
-                if waited_s > limits.write_timeout_s:
-                    stream.receiver.gone()
-                    stream.reset(ErrorCode.CANCEL)
-            elif not stream.finished and stream.is_late(waited_s):
-                stream.tell_late()
 
     def _sweep_silence(self) -> None:
         limits, silent_s = self.limits, self._waited_s(self._heard)

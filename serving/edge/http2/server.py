@@ -21,23 +21,22 @@ from serving.errors import ServingError
 class Http2Limits:
     """What connections and their streams may do. window_bytes: of a stream's body, on its way or not
     consumed yet, at least the 65,535 that clients may send before they know; a connection has that of
-    `windows_per_connection` streams. The others are settings of the port."""
+    `windows_per_connection` streams. The others are settings of the port, which say what they mean."""
 
-    max_header_list_bytes: int = 32 * 1024
-    max_streams: int = 1024
-    max_connections: int = 10_000
-    backlog: int = 1024
-    window_bytes: int = 1024 * 1024
+    max_header_list_bytes: int
+    max_streams: int
+    max_connections: int
+    backlog: int
+    window_bytes: int
+    head_timeout_s: float
+    body_timeout_s: float
+    min_body_bytes_per_s: int
+    write_timeout_s: float
+    idle_timeout_s: float
+    keepalive_s: float
+    keepalive_timeout_s: float
+    min_ping_interval_s: float
     windows_per_connection: int = 4
-    head_timeout_s: float = 5.0
-    body_timeout_s: float = 30.0
-    min_body_bytes_per_s: int = 1024
-    rate_grace_s: float = 3.0
-    write_timeout_s: float = 30.0
-    idle_timeout_s: float = 300.0
-    keepalive_s: float = 60.0
-    keepalive_timeout_s: float = 20.0
-    min_ping_interval_s: float = 10.0
 
 
 class Http2Server:

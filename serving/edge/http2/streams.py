@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from serving.core.batches import Buffer
+from serving.edge.connections import RATE_GRACE_S
 from serving.edge.http2.fields import RequestHead
 from serving.edge.http2.frames import (
     DATA,
@@ -283,19 +284,18 @@ class Stream:
             self.ended = True
             self.receiver.gone()
 
-    def is_late(self, waited_s: float) -> bool:
-        """Whether a body that has to hurry does not."""
-        limits = self._connection.limits
-        counted_s = waited_s - limits.rate_grace_s
-        return self._is_hasty and (
-            waited_s > limits.body_timeout_s
-            or (counted_s > 0 and self.received_bytes < limits.min_body_bytes_per_s * counted_s)
-        )
+    def sweep(self, waited_s: float) -> None:
+        """Applies the deadlines: of an answer that is not taken, of a body that has to hurry.
 
-    def tell_late(self) -> None:
-        """It does not: the receiver is told once."""
-        self._is_hasty = False
-        self.receiver.late()
+        waited_s: from `since`.
+        """
+        if self.pending:
+            if waited_s > self._connection.limits.write_timeout_s:
+                self.receiver.gone()
+                self.reset(ErrorCode.CANCEL)
+        elif self._is_hasty and not self.finished and self._is_late(waited_s):
+            self._is_hasty = False
+            self.receiver.late()
 
     def give_back(self) -> None:
         """Credit of the connection that the application has kept; nobody reads this stream any more."""
@@ -304,6 +304,12 @@ class Stream:
             self._connection.consumed(owed)
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _is_late(self, waited_s: float) -> bool:
+        limits, counted_s = self._connection.limits, waited_s - RATE_GRACE_S
+        return waited_s > limits.body_timeout_s or (
+            counted_s > 0 and self.received_bytes < limits.min_body_bytes_per_s * counted_s
+        )
 
     def _queue(self, data: bytes) -> None:
         if self._unsent is None:

@@ -5,8 +5,8 @@ import asyncio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving.edge.connections import SWEEP_S
-from serving.edge.http1.connection import LINGER_S, Application, Connection, Responder
+from serving.edge.connections import LINGER_S, SWEEP_S
+from serving.edge.http1.connection import Application, Connection, Responder
 from serving.edge.http1.heads import Head
 from serving.edge.http1.server import HttpServer
 from serving.errors import MessageInvalid, ServingError

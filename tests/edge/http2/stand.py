@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import hpack
 
 from serving.core.batches import Buffer
+from serving.edge.grpc.server import limits_of
 from serving.edge.http2.connection import Http2Connection
 from serving.edge.http2.fields import encode_fields
 from serving.edge.http2.frames import ErrorCode
 from serving.edge.http2.server import Http2Limits, Http2Server
 from serving.edge.http2.streams import Stream
 from serving.errors import ServingError
+from serving.port_settings import GrpcSettings
 from tests.edge.wire import MemoryTransport
 from tests.gateway.stand import Turns
 from tests.hostile.http2_wire import (
@@ -42,6 +44,11 @@ HEAD: Final = encode_fields([(b":status", b"200"), (b"content-type", b"text/plai
 TRAILERS: Final = encode_fields([(b"grpc-status", b"0")])
 OVERSIZED: Final = encode_fields([(b":status", b"431")])
 HELLO: Final = PREFACE + settings()
+
+
+def limits_with(**changed: Any) -> Http2Limits:
+    """Those of the port as it is when nothing is set, with changes."""
+    return replace(limits_of(GrpcSettings()), **changed)
 
 
 def ask(stream: int, body: bytes = b"", *more: tuple[bytes, bytes]) -> bytes:
@@ -148,7 +155,7 @@ class Connected:
         self.application = application or Recorder()
         self.refusals: list[ServingError] = []
         self.server = Http2Server(
-            self.application, limits=Http2Limits(**limits), refused=self.refusals.append
+            self.application, limits=limits_with(**limits), refused=self.refusals.append
         )
         self.turns = Turns()
         # Of a loop, its port needs `call_soon` alone here.

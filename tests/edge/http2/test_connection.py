@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.edge.http2.connection import LINGER_S
+from serving.edge.connections import LINGER_S
 from serving.edge.http2.frames import ErrorCode
 from serving.edge.http2.streams import Stream
 from serving.errors import ConnectionsFull, Draining

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.edge.http2.connection import LINGER_S
+from serving.edge.connections import LINGER_S
 from serving.edge.http2.frames import ErrorCode
 from serving.edge.http2.patience import MOST_EXTRAS, MOST_RESETS
 from tests.edge.http2.stand import HEAD, REQUEST, TRAILERS, Connected, Recorder, Seen, ask, nothing

@@ -9,12 +9,22 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from serving.edge.http2.server import Http2Limits, Http2Server
+from serving.edge.http2.server import Http2Server
 from serving.edge.http2.streams import Stream
 from serving.edge.tls import ServerTls
 from serving.tls_settings import TlsFiles
 from tests.edge.certificates import Authority
-from tests.edge.http2.stand import HEAD, HELLO, TRAILERS, Recorder, Seen, answers_in, ask, nothing
+from tests.edge.http2.stand import (
+    HEAD,
+    HELLO,
+    TRAILERS,
+    Recorder,
+    Seen,
+    answers_in,
+    ask,
+    limits_with,
+    nothing,
+)
 from tests.edge.wire import turn
 from tests.hostile.http2_wire import Frame, Kind, first_frame
 
@@ -84,7 +94,7 @@ class Noted(Seen):
 async def served(
     application: Recorder, *, tls: ServerTls | None = None
 ) -> AsyncIterator[tuple[Http2Server, int]]:
-    server = Http2Server(application, limits=Http2Limits(head_timeout_s=2.0))
+    server = Http2Server(application, limits=limits_with(head_timeout_s=2.0))
     port = await server.listen(host="127.0.0.1", port=0, tls=tls)
     try:
         yield server, port
