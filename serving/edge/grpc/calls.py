@@ -194,25 +194,13 @@ class UnaryCall(GrpcCall):
 
     __slots__ = ("_gone", "_message", "_reader", "_serve")
 
-    def __init__(
-        self,
-        serve: "ServeUnary",
-        stream: Stream,
-        head: CallHead,
-        *,
-        credential: Credential,
-        principal: Principal | None,
-        places: Places,
-        calls: OpenCalls,
-    ) -> None:
-        super().__init__(
-            stream, head, credential=credential, principal=principal, places=places, calls=calls
-        )
+    def begin(self, serve: "ServeUnary") -> None:
+        """First of all, once. serve: is given the message."""
         self._serve = serve
         self._message: Buffer | None = None
         self._reader: MessageReader | None = None
         self._gone: Callable[[], None] | None = None
-        stream.hasten()
+        self.stream.hasten()
 
     # -- Receiver ----------------------------------------------------------------------------------
 

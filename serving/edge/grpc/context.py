@@ -11,14 +11,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from serving.access.certificates import Credential
 from serving.core.batches import Buffer
-from serving.core.principals import Principal
-from serving.edge.grpc.calls import HEADS, OK, GrpcCall, OpenCalls, Places, unexpected
+from serving.edge.grpc.calls import HEADS, OK, GrpcCall, unexpected
 from serving.edge.grpc.framing import MessageReader, framed
-from serving.edge.grpc.heads import CallHead
 from serving.edge.grpc.problems import Failure, trailer_block
-from serving.edge.http2.streams import Stream
 from serving.errors import DeadlineExceeded, MessageInvalid, ServingError
 
 MAX_PENDING_BYTES: Final = 256 * 1024
@@ -33,21 +29,10 @@ class Context(GrpcCall):
         "_waiting_bytes",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        serve: "ServeLasting",
-        stream: Stream,
-        head: CallHead,
-        *,
-        credential: Credential,
-        principal: Principal | None,
-        places: Places,
-        calls: OpenCalls,
-    ) -> None:
-        super().__init__(
-            stream, head, credential=credential, principal=principal, places=places, calls=calls
-        )
-        self._reader = MessageReader(head.encoding, max_bytes=calls.max_message_bytes)
+    def begin(self, serve: "ServeLasting") -> None:
+        """First of all, once: `serve` runs from here on."""
+        head = self.head
+        self._reader = MessageReader(head.encoding, max_bytes=self._calls.max_message_bytes)
         self._messages: deque[Buffer] = deque()
         self._waiting_bytes = 0
         self._owed_bytes = 0

@@ -9,8 +9,7 @@ answer to a refused credential may wait (`serving.edge.grpc.refusals`).
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final
 
 from serving.access.certificates import Credential
 from serving.access.permissions import GRPC, Door
@@ -21,7 +20,6 @@ from serving.edge.grpc.calls import (
     HEADS,
     GrpcCall,
     OpenCalls,
-    Places,
     ServeUnary,
     UnaryCall,
     unexpected,
@@ -48,37 +46,24 @@ Step = Callable[[Buffer, Principal | None], bytes]
 Authenticate = Callable[[Credential], Principal]
 
 
-class Begin(Protocol):
-    """Makes the receiver of one call."""
-
-    def __call__(
-        self,
-        stream: Stream,
-        head: CallHead,
-        *,
-        credential: Credential,
-        principal: Principal | None,
-        places: Places,
-        calls: OpenCalls,
-    ) -> Receiver: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One row of the table. open: served without a credential."""
+    """One row of the table. serve: fits the kind of call; see `unary` and `streaming`. open: served
+    without a credential."""
 
-    begin: Begin
+    kind: type[UnaryCall | Context]
+    serve: Any
     open: bool = False
 
 
 def unary(serve: ServeUnary, *, open: bool = False) -> Method:
     """A call with one message and one answer."""
-    return Method(partial(UnaryCall, serve), open=open)
+    return Method(UnaryCall, serve, open=open)
 
 
 def streaming(serve: ServeLasting, *, open: bool = False) -> Method:
     """A call that reads and writes with its context."""
-    return Method(partial(Context, serve), open=open)
+    return Method(Context, serve, open=open)
 
 
 def step(function: Step, *, open: bool = False) -> Method:
@@ -138,7 +123,7 @@ class Gate:
             return self._refusing(stream, head, error)
         except Exception as error:  # noqa: BLE001 - outermost: nobody gets past a check that failed
             return self._refusing(stream, head, unexpected(error))
-        return method.begin(
+        call = method.kind(
             stream,
             head,
             credential=credential,
@@ -146,6 +131,8 @@ class Gate:
             places=places,
             calls=self._calls,
         )
+        call.begin(method.serve)
+        return call
 
     def _find(self, head: CallHead, credential: Credential) -> tuple[Method, Principal | None]:
         method = self._methods.get(head.path)

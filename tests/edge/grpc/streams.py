@@ -96,7 +96,9 @@ class Noted:
         return taken, calls.buffered_bytes
 
     def unary(self, serve: ServeUnary, stream: NotedStream) -> UnaryCall:
-        return UnaryCall(serve, stream.stream, read_head(stream.head), **self.known())
+        call = UnaryCall(stream.stream, read_head(stream.head), **self.known())
+        call.begin(serve)
+        return call
 
     def known(self) -> dict[str, Any]:
         """What a call gets beside its stream and head."""

@@ -26,7 +26,8 @@ class Running:
     def __init__(self, serve: ServeLasting, *fields: tuple[bytes, bytes]) -> None:
         self.noted = Noted()
         self.stream = NotedStream()
-        self.call = Context(serve, self.stream.stream, call_head(*fields), **self.noted.known())
+        self.call = Context(self.stream.stream, call_head(*fields), **self.noted.known())
+        self.call.begin(serve)
 
 
 async def echo(context: Context) -> None:
