@@ -19,10 +19,10 @@ from typing import Final, cast
 import grpc  # type: ignore[import-untyped]  # it ships no types
 import uvloop
 
-from serving.edge import inference_pb2
-from serving.edge.connection import Responder
-from serving.edge.heads import Head
-from serving.edge.http import HttpServer
+from serving.edge.grpc import inference_pb2
+from serving.edge.http1.connection import Responder
+from serving.edge.http1.heads import Head
+from serving.edge.http1.server import HttpServer
 from serving.port_settings import HttpSettings
 
 LOOPBACK: Final = "127.0.0.1"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from loadtests import h2load, wrk
 from serving.core.clock import SystemClock
-from serving.edge import inference_pb2
+from serving.edge.grpc import inference_pb2
 
 METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
 CONNECTIONS: Final = 4

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from serving.access.permissions import CONTROL
 from serving.core.clock import SystemClock
 from serving.core.principals import Principal, Role
-from serving.edge.http import HttpServer
-from serving.edge.registry_admin import RegistryRoutes
+from serving.edge.admin.registry import RegistryRoutes
+from serving.edge.http1.server import HttpServer
 from serving.edge.routes import Headers, Router
 from serving.port_settings import HttpSettings
 from serving.storage.worker import Worker

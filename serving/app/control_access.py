@@ -18,10 +18,10 @@ from serving.control.access import AccessRegister
 from serving.control.access_keys import KeyRegister
 from serving.control.privacy import SubjectProtection
 from serving.core.clock import Clock
-from serving.edge.access_admin import AccessRoutes
-from serving.edge.admin import ControlPlane, ControlRoutes
-from serving.edge.control_openapi import description_route
-from serving.edge.privacy_admin import PrivacyRoutes
+from serving.edge.admin.access import AccessRoutes
+from serving.edge.admin.control import ControlPlane, ControlRoutes
+from serving.edge.admin.openapi import description_route
+from serving.edge.admin.privacy import PrivacyRoutes
 from serving.edge.routes import Route, Router
 from serving.settings import Settings
 from serving.telemetry.metrics import MetricFamilies

@@ -8,7 +8,7 @@ from serving.audit import desk as audit
 from serving.control import rollout_desk, uploading
 from serving.control.changes import Applied, ApplyOrder
 from serving.control.policyhistory import PolicyEntries
-from serving.edge.privacy_admin import ErasureOrder, HoldOrder
+from serving.edge.admin.privacy import ErasureOrder, HoldOrder
 from serving.governance import desk as governance
 from serving.registry import desk as registry
 from serving.registry.entities import Traffic

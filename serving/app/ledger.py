@@ -20,8 +20,8 @@ from serving.app.directory import DataDirectory
 from serving.app.ledger_jobs import LedgerJobs
 from serving.app.ledger_status import LedgerStatus
 from serving.core.clock import SystemClock
-from serving.edge.admin import introspection_routes
-from serving.edge.http import HttpServer
+from serving.edge.admin.control import introspection_routes
+from serving.edge.http1.server import HttpServer
 from serving.edge.routes import Router
 from serving.settings import Settings
 

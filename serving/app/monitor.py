@@ -22,8 +22,8 @@ from serving.app.monitor_line import ControlLine
 from serving.app.monitor_status import MonitorStatus, compared, monitor_families
 from serving.app.monitor_work import MonitorWork
 from serving.core.clock import Clock, SystemClock
-from serving.edge.admin import introspection_routes
-from serving.edge.http import HttpServer
+from serving.edge.admin.control import introspection_routes
+from serving.edge.http1.server import HttpServer
 from serving.edge.routes import Router
 from serving.errors import ServingError
 from serving.ledger.floors import read_floors

@@ -29,9 +29,9 @@ from serving.control.publisher import SnapshotPublisher
 from serving.control.reconciler import Engine, Reconciler
 from serving.control.rollout import answering
 from serving.core.clock import Clock, SystemClock
-from serving.edge.admin import introspection_routes
-from serving.edge.http import HttpServer
-from serving.edge.reports_admin import ReportRoutes
+from serving.edge.admin.control import introspection_routes
+from serving.edge.admin.reports import ReportRoutes
+from serving.edge.http1.server import HttpServer
 from serving.edge.routes import Router
 from serving.edge.tls import tls_of
 from serving.errors import AddressInUse

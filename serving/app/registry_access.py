@@ -19,13 +19,13 @@ from serving.control.register import Office, RegistrySource
 from serving.core.calls import Answer, Call
 from serving.core.clock import Clock
 from serving.core.traffic import Snapshot
-from serving.edge.audit_admin import AuditRoutes
-from serving.edge.governance_admin import GovernanceRoutes
-from serving.edge.registry_admin import Desk, RegistryRoutes
+from serving.edge.admin.audit import AuditRoutes
+from serving.edge.admin.governance import GovernanceRoutes
+from serving.edge.admin.registry import Desk, RegistryRoutes
+from serving.edge.admin.traffic import TrafficRoutes
+from serving.edge.admin.upload import UploadRoutes
+from serving.edge.admin.verdict import VerdictRoutes
 from serving.edge.routes import Route
-from serving.edge.traffic_admin import TrafficRoutes
-from serving.edge.upload_admin import UploadRoutes
-from serving.edge.verdict_admin import VerdictRoutes
 from serving.errors import RegistryUnavailable
 from serving.inference.plans import ApplicationPlan, ReplicaOrder
 from serving.registry.entities import RegisteredVersion, Scale

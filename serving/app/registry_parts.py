@@ -32,7 +32,7 @@ from serving.control.traffic import TrafficDesk
 from serving.control.uploading import UploadDesk
 from serving.core.actors import product
 from serving.core.clock import Clock
-from serving.edge.registry_admin import Desk
+from serving.edge.admin.registry import Desk
 from serving.governance.desk import GovernanceDesk
 from serving.governance.journal import Journal
 from serving.governance.rollouts import Rollouts

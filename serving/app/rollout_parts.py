@@ -12,7 +12,7 @@ from serving.control.overlay import Overlay
 from serving.control.rollout_desk import RolloutDesk, answered
 from serving.core.calls import Answer, Call
 from serving.core.clock import Clock
-from serving.edge.rollout_admin import RolloutRoutes, reason_in
+from serving.edge.admin.rollout import RolloutRoutes, reason_in
 from serving.edge.routes import Route
 from serving.errors import NotReady
 from serving.settings import Settings

@@ -7,7 +7,7 @@ from serving.app.children import Child
 from serving.app.descriptors import within_descriptors
 from serving.app.introspection import Introspection
 from serving.app.ports import read_ports
-from serving.edge.http import HttpServer
+from serving.edge.http1.server import HttpServer
 from serving.edge.routes import Reply, Request, Route, Router
 from serving.edge.tls import tls_of
 from serving.errors import AddressInUse

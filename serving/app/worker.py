@@ -34,8 +34,8 @@ from serving.app.worker_recording import WorkerRecording
 from serving.core.clock import SystemClock
 from serving.core.models import ModelVersion
 from serving.core.traffic import Snapshot
-from serving.edge.grpc_server import GrpcServer
-from serving.edge.http import HttpServer
+from serving.edge.grpc.server import GrpcServer
+from serving.edge.http1.server import HttpServer
 from serving.edge.problems import STATUS
 from serving.edge.rest import RestApplication
 from serving.edge.routes import Reply, Request, Route, Router

@@ -3,7 +3,7 @@
 One object on one event loop owns the leases, the published snapshot and the phases that replicas
 report. Whatever is news (another desired state, a lease granted or ended, a wait that is over) makes
 it look once: `rollout` says how far traffic can go now, gateways are told, and the reconciler
-learns what should run and what must not be deleted yet. Fits `edge.admin.ControlPlane` by shape.
+learns what should run and what must not be deleted yet. Fits `edge.admin.control.ControlPlane` by shape.
 """
 
 import asyncio

@@ -77,7 +77,7 @@ TYPES: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class RolloutDesk:
-    """Fits `edge.registry_admin.Desk` by shape. Every order is answered with a RolloutView. seen: what
+    """Fits `edge.admin.registry.Desk` by shape. Every order is answered with a RolloutView. seen: what
     the conductor saw last of a model. unrecorded: of a rollout, by its id."""
 
     database: Database

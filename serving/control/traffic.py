@@ -34,7 +34,7 @@ class TrafficList(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class TrafficDesk:
-    """Fits `edge.registry_admin.Desk` by shape."""
+    """Fits `edge.admin.registry.Desk` by shape."""
 
     database: Database
     registry: Registry

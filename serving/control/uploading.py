@@ -112,7 +112,7 @@ TYPES: Final[Mapping[str, Any]] = {"UploadOrder": UploadOrder, "UploadView": Upl
 
 
 class UploadDesk:
-    """Fits `edge.registry_admin.Desk`. Blocks: it is used from the control plane's own thread."""
+    """Fits `edge.admin.registry.Desk`. Blocks: it is used from the control plane's own thread."""
 
     def __init__(
         self,

@@ -13,8 +13,8 @@ from serving.core.models import ModelVersion
 from serving.core.traffic import Deprecation, Snapshot
 from serving.edge.codec import Signature
 from serving.edge.compression import is_worth_packing, pack, unpack
-from serving.edge.connection import Responder
 from serving.edge.deprecation import by_key, lines_of
+from serving.edge.http1.connection import Responder
 from serving.edge.problems import problem
 from serving.edge.subjects import same_subject
 from serving.errors import InternalError, ServingError, Unauthenticated

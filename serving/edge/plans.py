@@ -14,7 +14,7 @@ from serving.edge.choices import VERSION, one_version
 from serving.edge.compression import ENCODINGS, accepted
 from serving.edge.credentials import credential_of, refuse_credentials_in
 from serving.edge.exchange import InferencePlan, PackedExchange, RefusedExchange, RestExchange
-from serving.edge.heads import Head
+from serving.edge.http1.heads import Head
 from serving.edge.subjects import HEADER, subject_of_header
 from serving.errors import (
     DeadlineExceeded,

@@ -13,10 +13,10 @@ from serving.access.permissions import INFERENCE
 from serving.access.tokens import Authenticator
 from serving.core.principals import Principal
 from serving.edge.catalogue import CatalogueRoutes, Readiness
-from serving.edge.connection import Responder
 from serving.edge.credentials import credential_of
 from serving.edge.exchange import WireVersions
-from serving.edge.heads import Head
+from serving.edge.http1.connection import Responder
+from serving.edge.http1.heads import Head
 from serving.edge.plans import plan_of
 from serving.edge.routes import Headers, Router
 from serving.errors import InternalError, ServingError

@@ -20,9 +20,9 @@ import structlog
 
 from serving.access.permissions import Door, Permission, RouteName, check
 from serving.core.principals import Principal
-from serving.edge.connection import Responder
 from serving.edge.credentials import refuse_credentials_in
-from serving.edge.heads import Head
+from serving.edge.http1.connection import Responder
+from serving.edge.http1.heads import Head
 from serving.edge.problems import problem, response
 from serving.errors import InternalError, MethodNotAllowed, NotFound, ServingError, Unauthenticated
 

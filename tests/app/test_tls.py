@@ -19,7 +19,7 @@ from serving.access.authority import LocalAuthority
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
 from tests.edge.certificates import Authority
-from tests.edge.grpc_wire import INFER, SERVICE, encoded, refusal_of, rows, started
+from tests.edge.grpc.wire import INFER, SERVICE, encoded, refusal_of, rows, started
 from tests.instances import ROW, START_S, Instance
 from tests.places import PATIENCE_S, InProcess, a_row, eventually_async, wait_until
 

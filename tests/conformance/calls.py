@@ -16,7 +16,7 @@ from grpc_status import rpc_status  # type: ignore[import-untyped]  # likewise
 
 from serving.core.models import ModelVersion
 from serving.core.tensors import TensorSpecification
-from serving.edge.inference_pb2 import ModelInferRequest, ModelInferResponse
+from serving.edge.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse
 from tests.places import Place
 
 DTYPES: Final[dict[str, Any]] = {

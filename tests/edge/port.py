@@ -13,8 +13,8 @@ from serving.core.models import Digest, ModelName, ModelVersion, VersionName
 from serving.core.principals import Role
 from serving.core.tensors import Array, TensorSpecification
 from serving.core.traffic import Shadow, Snapshot, TrafficPolicy
-from serving.edge.connection import Connection
-from serving.edge.http import HttpServer
+from serving.edge.http1.connection import Connection
+from serving.edge.http1.server import HttpServer
 from serving.edge.rest import RestApplication
 from serving.errors import ServingError
 from serving.gateway.forming import Frame

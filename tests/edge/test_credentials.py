@@ -2,9 +2,9 @@
 
 import pytest
 
-from serving.edge.credentials import credential_of, refuse_credentials_in
-from serving.edge.grpc_heads import credential_of as grpc_credential_of
+from serving.edge.credentials import authorization_in, credential_of, refuse_credentials_in
 from serving.errors import AmbiguousCredentials, Unauthenticated
+from tests.edge.grpc.streams import call_head
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,7 @@ def test_az_03_only_two_headers_can_hold_a_credential(
 ) -> None:
     """What a proxy says about a caller identifies nobody."""
     assert credential_of(headers) == expected
-    metadata = [(name.decode(), value.decode()) for name, value in headers.items()]
-    assert grpc_credential_of(metadata) == expected
+    assert call_head(*headers.items()).authorization == expected
 
 
 def test_az_14_two_credentials_are_refused() -> None:
@@ -31,13 +30,15 @@ def test_az_14_two_credentials_are_refused() -> None:
 
     with pytest.raises(AmbiguousCredentials):
         credential_of(two)
-    with pytest.raises(AmbiguousCredentials):
-        grpc_credential_of([(name.decode(), value) for name, value in two.items()])
+    assert isinstance(call_head(*two.items()).ambiguous, AmbiguousCredentials)
 
 
 def test_one_kind_twice_is_none() -> None:
-    """Nobody chooses between two; over HTTP the head is refused before."""
-    assert grpc_credential_of([("x-api-key", "a"), ("x-api-key", "b")]) is None
+    """Nobody chooses between two, also beside one of the other kind; over HTTP/1.1 the head is refused
+    before."""
+    assert authorization_in([(b"x-api-key", b"a"), (b"x-api-key", b"b")]) is None
+    with pytest.raises(AmbiguousCredentials):
+        authorization_in([(b"x-api-key", b"a"), (b"authorization", b"c"), (b"x-api-key", b"b")])
 
 
 @pytest.mark.parametrize(

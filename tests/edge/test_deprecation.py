@@ -6,7 +6,7 @@ from serving.core.models import ModelName, VersionName
 from serving.core.traffic import Deprecation, Snapshot
 from serving.edge.deprecation import lines_of, link_to
 from serving.edge.exchange import WireVersions
-from serving.edge.grpc_messages import MessageVersions
+from serving.edge.grpc.messages import MessageVersions
 from serving.edge.problems import problem
 from serving.errors import ModelRetired
 from tests.plans import a_version

@@ -21,20 +21,20 @@ from serving.control.measures import Measures
 from serving.core.clock import ManualClock
 from serving.core.principals import Action
 from serving.core.traffic import Snapshot
-from serving.edge import inference_pb2
-from serving.edge.admin import introspection_routes
-from serving.edge.grpc_calls import OpenCalls
-from serving.edge.grpc_gate import Gate, unary
-from serving.edge.grpc_refusals import RefusedCalls
-from serving.edge.grpc_server import SERVICES
+from serving.edge.admin.control import introspection_routes
+from serving.edge.admin.reports import ReportRoutes
+from serving.edge.grpc import inference_pb2
+from serving.edge.grpc.calls import OpenCalls
+from serving.edge.grpc.gate import Gate, unary
+from serving.edge.grpc.refusals import RefusedCalls
+from serving.edge.grpc.server import SERVICES
 from serving.edge.guesses import Guesses
-from serving.edge.reports_admin import ReportRoutes
 from serving.edge.routes import Route
 from serving.errors import Unauthenticated
 from serving.settings import Settings
-from tests.edge.grpc_wire import STREAM, caller, encoded, rows
+from tests.edge.admin.test_control import NotedPlane
+from tests.edge.grpc.wire import STREAM, caller, encoded, rows
 from tests.edge.port import InferencePort
-from tests.edge.test_admin import NotedPlane
 from tests.edge.wire import assert_problem, request
 from tests.places import InProcess
 

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from serving.edge.connection import Connection
+from serving.edge.http1.connection import Connection
 from serving.errors import DeadlineExceeded
 from tests.edge.port import InferencePort, message
 from tests.edge.wire import MemoryTransport, assert_problem, parse_answers

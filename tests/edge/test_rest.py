@@ -6,7 +6,7 @@ from serving.core.batches import RowFailure
 from serving.core.predictions import Fate
 from serving.core.principals import Role
 from serving.core.tensors import Array, TensorSpecification
-from serving.edge.connection import Connection
+from serving.edge.http1.connection import Connection
 from serving.errors import LogStorageFull
 from tests.edge.port import ECHO, INFER, InferencePort, echo, message
 from tests.edge.wire import (

@@ -6,7 +6,7 @@ import pytest
 from serving.access.authorization import may
 from serving.access.permissions import Door
 from serving.core.principals import Action, Principal, Role
-from serving.edge.heads import parse_head
+from serving.edge.http1.heads import parse_head
 from serving.edge.routes import NOBODY, Headers, Reply, Request, Route, Router
 from serving.errors import NotReady, ServingError, Unauthenticated
 from serving.port_settings import HttpSettings

@@ -14,9 +14,9 @@ import httpx
 import pytest
 import uvloop
 
-from serving.edge.connection import Responder
 from serving.edge.credentials import credential_of
-from serving.edge.heads import Head
+from serving.edge.http1.connection import Responder
+from serving.edge.http1.heads import Head
 from serving.edge.problems import response
 from serving.edge.tls import ServerTls
 from serving.errors import SettingInvalid

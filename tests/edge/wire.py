@@ -16,9 +16,10 @@ from typing import Any, Final, Self, TypeVar
 
 import uvloop
 
-from serving.edge.connection import LINGER_S, Application, Connection, Responder, State
-from serving.edge.heads import Head
-from serving.edge.http import HttpServer
+from serving.edge.connections import LINGER_S
+from serving.edge.http1.connection import Application, Connection, Responder, State
+from serving.edge.http1.heads import Head
+from serving.edge.http1.server import HttpServer
 from serving.edge.problems import response
 from serving.edge.tls import ServerTls
 from serving.errors import ServingError

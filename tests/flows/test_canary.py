@@ -8,7 +8,7 @@ import pytest
 from serving.core.models import VersionName
 from serving.core.principals import Role
 from serving.core.traffic import Arm
-from tests.edge.grpc_wire import INFER, caller, encoded, rows
+from tests.edge.grpc.wire import INFER, caller, encoded, rows
 from tests.places import InProcess, a_row
 
 PATH = "/v2/models/doubler/infer"

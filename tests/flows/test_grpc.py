@@ -9,9 +9,9 @@ from serving.core.clock import SystemClock
 from serving.core.predictions import Fate, PredictionRecord
 from serving.core.principals import Role
 from serving.core.traffic import Snapshot
-from serving.edge import inference_pb2
+from serving.edge.grpc import inference_pb2
 from tests.catalogue import SLOW
-from tests.edge.grpc_wire import INFER, caller, encoded, rows
+from tests.edge.grpc.wire import INFER, caller, encoded, rows
 from tests.places import InProcess, Place, eventually, rows_of
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.grpc_wire import caller, rows
+from tests.edge.grpc.wire import caller, rows
 from tests.places import InProcess, eventually_async
 
 INFER = "/v2/models/doubler/infer"

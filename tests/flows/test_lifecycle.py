@@ -15,7 +15,7 @@ import yaml
 from serving.access.issuer import LocalIssuer
 from serving.core.clock import SystemClock
 from serving.core.principals import Role
-from serving.edge import inference_pb2
+from serving.edge.grpc import inference_pb2
 from serving.settings import AccessSettings
 from tests.catalogue import write_models
 from tests.instances import Instance

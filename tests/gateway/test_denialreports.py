@@ -8,7 +8,7 @@ import pytest
 
 from serving.access.tallies import MOST_GROUPS, OTHERS, Denial, Tally
 from serving.core.clock import ManualClock
-from serving.edge.http import HttpServer
+from serving.edge.http1.server import HttpServer
 from serving.edge.routes import Reply, Request, Route, Router
 from serving.gateway.denialreports import PATH, DenialReports
 from serving.port_settings import ControlSettings, HttpSettings

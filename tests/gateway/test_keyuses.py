@@ -6,7 +6,7 @@ import secrets
 import msgspec
 import pytest
 
-from serving.edge.http import HttpServer
+from serving.edge.http1.server import HttpServer
 from serving.edge.routes import Reply, Request, Route, Router
 from serving.gateway.keyuses import PERIOD_S, report_uses
 from serving.port_settings import ControlSettings, HttpSettings

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from serving.core.traffic import Snapshot
-from serving.edge.http import HttpServer
+from serving.edge.http1.server import HttpServer
 from serving.edge.routes import Reply, Request, Route, Router
 from serving.gateway.snapshots import WAIT_S, Follower
 from serving.port_settings import ControlSettings, HttpSettings

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no types
 
-from serving.edge import inference_pb2
-from tests.edge.grpc_wire import INFER, encoded, rows
+from serving.edge.grpc import inference_pb2
+from tests.edge.grpc.wire import INFER, encoded, rows
 from tests.edge.wire import Answer
 from tests.hostile.cases import Case
 from tests.hostile.http2_wire import (

@@ -3,7 +3,7 @@
 import struct
 from typing import Final
 
-from serving.edge import inference_pb2
+from serving.edge.grpc import inference_pb2
 from tests.catalogue import WIDE_COLUMNS
 from tests.hostile.http2_cases import message
 from tests.hostile.http2_wire import (

@@ -11,8 +11,8 @@ import grpc  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from serving.core.predictions import Fate
-from serving.edge import inference_pb2
-from tests.edge.grpc_wire import INFER, SERVICE, encoded, rows
+from serving.edge.grpc import inference_pb2
+from tests.edge.grpc.wire import INFER, SERVICE, encoded, rows
 from tests.edge.wire import Answer
 from tests.hostile.http2_cases import Http2Case, asking
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.edge.grpc_wire import INFER
+from tests.edge.grpc.wire import INFER
 from tests.hostile.http2_cases import Http2Case, asking, assert_answer
 from tests.hostile.http2_wire import (
     END_HEADERS,

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from serving.core.predictions import Fate
-from tests.edge.grpc_wire import INFER, STREAM
+from tests.edge.grpc.wire import INFER, STREAM
 from tests.hostile.http2_cases import Http2Case, asking
 from tests.hostile.http2_wire import (
     Http2Client,

@@ -10,13 +10,13 @@ from typing import Final
 
 import pytest
 
-from serving.edge.grpc_calls import GrpcCall
-from serving.edge.grpc_infer import GrpcExchange
-from serving.edge.http2_connection import Http2Connection
-from serving.edge.http2_streams import Stream
+from serving.edge.grpc.calls import GrpcCall
+from serving.edge.grpc.infer import GrpcExchange
+from serving.edge.http2.connection import Http2Connection
+from serving.edge.http2.streams import Stream
 from serving.gateway.calls import Call
 from tests.catalogue import SLOW
-from tests.edge.grpc_wire import INFER, STREAM, started
+from tests.edge.grpc.wire import INFER, STREAM, started
 from tests.hostile.http2_cases import asking
 from tests.hostile.http2_wire import (
     END_HEADERS,

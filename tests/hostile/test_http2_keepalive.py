@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.edge.grpc_wire import started
+from tests.edge.grpc.wire import started
 from tests.hostile.http2_cases import GONE_S, Http2Case, assert_answer, message
 from tests.hostile.http2_wire import (
     ACK,

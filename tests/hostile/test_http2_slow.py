@@ -11,7 +11,7 @@ import pytest
 
 from serving.core.predictions import Fate
 from tests.catalogue import SLOW
-from tests.edge.grpc_wire import STREAM
+from tests.edge.grpc.wire import STREAM
 from tests.hostile.http2_cases import Http2Case, asking, assert_answer
 from tests.hostile.http2_wire import (
     ACK,

@@ -13,7 +13,7 @@ import pytest
 from serving.core.predictions import Fate
 from serving.port_settings import GrpcSettings
 from tests.catalogue import SLOW
-from tests.edge.grpc_wire import SERVICE, STREAM
+from tests.edge.grpc.wire import SERVICE, STREAM
 from tests.hostile.http2_cases import GONE_S, Http2Case, asking, assert_answer, message
 from tests.hostile.http2_wire import (
     END_HEADERS,

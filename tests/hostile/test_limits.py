@@ -1,6 +1,6 @@
 """The limits that only the whole product has, at the limit, one over, and ten times over.
 
-Those of a head are in tests/edge/test_http.py, on the same server.
+Those of a head are in tests/edge/http1/test_server.py, on the same server.
 """
 
 import threading

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.edge.connection import Connection
+from serving.edge.http1.connection import Connection
 from tests.edge.port import INFER, InferencePort, message
 from tests.edge.wire import MemoryTransport, request
 from tests.strategies import http_requests, http_streams, segmentations
@@ -92,7 +92,7 @@ async def play(port: InferencePort, segments: Sequence[bytes]) -> MemoryTranspor
     await work(port)
     for wait in range(1, WAITS):
         if not transport.closed:
-            connection.sweep(port.server.tick + wait * LATER)
+            connection.sweep(port.server.port.tick + wait * LATER)
             await work(port)
     connection.connection_lost(None)
     await work(port)

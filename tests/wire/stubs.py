@@ -1,4 +1,4 @@
-"""Makes the Python stubs of `serving/edge/inference.proto`: `python -m tests.wire.stubs`.
+"""Makes the Python stubs of `serving/edge/grpc/inference.proto`: `python -m tests.wire.stubs`.
 
 They get a descriptor pool of their own: clients of other makers describe the same package, and the
 default pool takes it only once per process.
@@ -10,7 +10,7 @@ from typing import Final
 import grpc_tools  # type: ignore[import-untyped]  # it ships no types
 from grpc_tools import protoc
 
-EDGE: Final = Path(__file__).resolve().parents[2] / "serving" / "edge"
+GRPC: Final = Path(__file__).resolve().parents[2] / "serving" / "edge" / "grpc"
 STUBS: Final = ("inference_pb2.py", "inference_pb2.pyi")
 
 _SHARED_POOL: Final = "_descriptor_pool.Default()"
@@ -20,7 +20,7 @@ _OWN_POOL: Final = "_descriptor_pool.DescriptorPool()"
 def generate(folder: Path) -> None:
     """Writes the stubs into `folder`."""
     status = protoc.main([
-        "protoc", f"--proto_path={EDGE}", f"--python_out={folder}", f"--pyi_out={folder}",
+        "protoc", f"--proto_path={GRPC}", f"--python_out={folder}", f"--pyi_out={folder}",
         "inference.proto",
     ])  # fmt: skip
     if status:
@@ -33,4 +33,4 @@ def generate(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    generate(EDGE)
+    generate(GRPC)

@@ -13,8 +13,8 @@ from google.protobuf.descriptor_pb2 import (  # type: ignore[import-untyped]  # 
     FileDescriptorProto,
 )
 
-from serving.edge import inference_pb2
-from tests.wire.stubs import EDGE, STUBS, generate
+from serving.edge.grpc import inference_pb2
+from tests.wire.stubs import GRPC, STUBS, generate
 
 # Each client describes the package anew, and a process can hold only one of them.
 DESCRIBE: Final = """
@@ -71,7 +71,7 @@ def test_stubs_are_those_of_the_proto_text(tmp_path: Path) -> None:
     """Generating them again changes nothing: `python -m tests.wire.stubs` was not forgotten."""
     generate(tmp_path)
 
-    stale = [name for name in STUBS if (tmp_path / name).read_text() != (EDGE / name).read_text()]
+    stale = [name for name in STUBS if (tmp_path / name).read_text() != (GRPC / name).read_text()]
     assert stale == []
 
 
