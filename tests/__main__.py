@@ -20,7 +20,7 @@ from serving.bootstrap import ensure
 
 CLONE = Path(__file__).resolve().parents[1]
 QUICK = ["-m", "not ray and not faults"]
-PARALLEL = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+PARALLEL = ["-n", "2", "--dist", "loadfile"]
 """One process for each of two cores; the tests of a file share what it starts. See `tests.order`."""
 ALONE = ["-n", "0", "--last-failed", "--last-failed-no-failures", "none", "-rA"]
 FEW = 5

@@ -26,6 +26,11 @@ _ON_RAY: Final = pytest.StashKey[set[Path]]()
 class FromBothEnds(LoadFileScheduling):  # type: ignore[misc]  # for the same reason
     """Files in their order; each worker but the first takes them from the back."""
 
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        super().__init__(config, log)
+        # By default xdist puts files with many tests first, and the order would be gone.
+        config.option.loadscopereorder = False
+
     def _assign_work_unit(self, node: Any) -> None:
         if node is not self.nodes[0]:
             self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)

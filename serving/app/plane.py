@@ -97,13 +97,7 @@ class RunningControl:
         self._servers: list[HttpServer] = []
         self._evidence: EvidenceTasks | None = None
         self._issuers = Issuers.open(directory.keys, settings.access, clock)
-        self._publisher = SnapshotPublisher(
-            path=directory.snapshot_file,
-            # Replicas of the local engine died with the control process before this one.
-            restore=settings.inference.engine == "ray",
-            clock=clock,
-            note=PolicyHistory(directory.policy_history, clock).note,
-        )
+        self._publisher = _publisher_of(settings, directory, clock=clock)
         self._registry = RegistryAccess(
             settings,
             directory,
@@ -121,17 +115,20 @@ class RunningControl:
             executor=executor,
             clock=clock,
         )
-        self._plane = Plane(
-            self._rollouts.source,
-            engine=settings.inference.engine,
-            reconciler=self._reconciler,
-            publisher=self._publisher,
-            settings=settings.control,
-            clock=clock,
-            refused=self._note_refusal,
-        )
+        self._plane = self._made_plane()
         self._rollouts.conduct(self._plane)
         self._notes: set[asyncio.Task[None]] = set()
+
+    def _made_plane(self) -> Plane:
+        return Plane(
+            self._rollouts.source,
+            engine=self._settings.inference.engine,
+            reconciler=self._reconciler,
+            publisher=self._publisher,
+            settings=self._settings.control,
+            clock=self._clock,
+            refused=self._note_refusal,
+        )
 
     async def run(self) -> None:
         """Until cancelled; then closes what it opened. Raises AddressInUse, StartFailed."""
@@ -229,3 +226,15 @@ class RunningControl:
 
     async def _blocking(self, call: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+def _publisher_of(
+    settings: Settings, directory: DataDirectory, *, clock: Clock
+) -> SnapshotPublisher:
+    return SnapshotPublisher(
+        path=directory.snapshot_file,
+        # Replicas of the local engine died with the control process before this one.
+        restore=settings.inference.engine == "ray",
+        clock=clock,
+        note=PolicyHistory(directory.policy_history, clock).note,
+    )

@@ -154,7 +154,7 @@ class Recorder:
             limits=self._limits,
             kind=first.kind,
         )
-        if not first.queue.guarded:
+        if not first.queue.guarded or not _are_guarded(calls):
             return encode_predictions(facts, calls)
         return self._encode_guarded(facts, calls, output_shapes)
 
@@ -194,6 +194,14 @@ class Recorder:
                 self._definitions.clear()
             known = self._definitions[key] = self._log.define(_define(call, output_shapes))
         return known
+
+
+def _are_guarded(calls: Sequence[Call]) -> bool:
+    """Whether something is done to payloads of theirs. Their queue was marked by the first request that
+    named a data subject, for good: others are still to come; but most frames have none."""
+    if calls[0].queue.version.recording.fields:
+        return True
+    return any(call.request.subject for call in calls)
 
 
 def _differ(calls: Sequence[Call]) -> bool:

@@ -65,35 +65,15 @@ class Waivers:
         Raises ModelNotFound, NotFound, Forbidden, SeparationBroken, DigestChanged,
         TransitionRefused.
         """
-        policy = self._guard.policies.override
         model, version = self._requests.subject(connection, order.model, order.version, actor=actor)
-        held = tuple(sorted(role.value for role in actor.roles & {*policy.roles}))
-        if not held or not actor.may(Action.DESCRIBE_CANDIDATES, model.name, model.tenant):
-            roles = " or ".join(policy.roles) or "nobody's"
-            raise Forbidden(f"an emergency override takes role {roles}")
-        if actor.identities & self._guard.policies.excluded(authors_of(version)):
-            raise SeparationBroken("nobody overrides the approval of their own work")
-        if order.digest != version.digest:
-            raise DigestChanged(f"{version.key} has another digest than the one that was named")
-        if version.state in ENDED:
-            raise TransitionRefused(
-                f"{version.key} is {version.state}: nothing is decided about it"
-            )
-        now_ns = self._journal.now_ns()
-        request = self._requests.made(
-            model, version, kind=OVERRIDE, reason=order.reason, actor=actor
-        )
-        request = msgspec.structs.replace(
-            request,
-            state=RequestState.APPROVED,
-            expires_ns=now_ns + policy.hours * HOUR_NS,
-            closed_ns=now_ns,
-        )
+        held = self._roles_for_it(model, actor)
+        self._check(version, order, actor=actor)
+        request = self._overridden(model, version, reason=order.reason, actor=actor)
         rows.add_request(connection, request)
         self._statements.say(
             connection,
             request,
-            dataclasses.replace(actor, roles=frozenset(map(Role, held))),
+            dataclasses.replace(actor, roles=held),
             decision=APPROVED,
             reason=order.reason,
         )
@@ -105,10 +85,42 @@ class Waivers:
             by=actor.subject,
             version=version.key,
             reason=order.reason,
-            hours=policy.hours,
+            hours=self._guard.policies.override.hours,
         )
         self._statements.approve_version(connection, request, actor)
         return request
+
+    def _roles_for_it(self, model: RegisteredModel, actor: Actor) -> frozenset[Role]:
+        """Those of the actor's roles that let it override. Raises Forbidden without one."""
+        roles = self._guard.policies.override.roles
+        held = frozenset(role for role in actor.roles if role.value in roles)
+        if not held or not actor.may(Action.DESCRIBE_CANDIDATES, model.name, model.tenant):
+            named = " or ".join(roles) or "nobody's"
+            raise Forbidden(f"an emergency override takes role {named}")
+        return held
+
+    def _check(self, version: RegisteredVersion, order: OverrideOrder, *, actor: Actor) -> None:
+        """Raises SeparationBroken, DigestChanged, TransitionRefused."""
+        if actor.identities & self._guard.policies.excluded(authors_of(version)):
+            raise SeparationBroken("nobody overrides the approval of their own work")
+        if order.digest != version.digest:
+            raise DigestChanged(f"{version.key} has another digest than the one that was named")
+        if version.state in ENDED:
+            raise TransitionRefused(
+                f"{version.key} is {version.state}: nothing is decided about it"
+            )
+
+    def _overridden(
+        self, model: RegisteredModel, version: RegisteredVersion, *, reason: str, actor: Actor
+    ) -> ApprovalRequest:
+        """A request that is approved from the start, for as long as an override lasts."""
+        now_ns = self._journal.now_ns()
+        return msgspec.structs.replace(
+            self._requests.made(model, version, kind=OVERRIDE, reason=reason, actor=actor),
+            state=RequestState.APPROVED,
+            expires_ns=now_ns + self._guard.policies.override.hours * HOUR_NS,
+            closed_ns=now_ns,
+        )
 
     def agree_locally(
         self, connection: Connection, model: RegisteredModel, version: RegisteredVersion

@@ -64,6 +64,14 @@ class Subject:
             await asyncio.gather(task, return_exceptions=True)
 
 
+async def read_well(subject: Subject) -> None:
+    """Reads until it succeeds: where readings may fail soon, a busy machine is late for a good one."""
+    async with asyncio.timeout(10):
+        await subject.refresher.refresh()
+        while subject.refresher.status().trouble:
+            await subject.refresher.refresh()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread
@@ -184,7 +192,8 @@ async def test_jw_24_the_last_good_keys_stay_until_they_are_stale(
     """However a reading fails: known keys work, unknown ones are 503, and so is all when stale."""
     server.publish(key_set(ONE))
     subject = Subject(server.url, clock, fetch_timeout_s=0.2, stale_s=600)
-    await subject.refresher.refresh()
+    await read_well(subject)
+    known_failures = subject.refresher.status().failures
     assert subject.status_of(ONE.token()) == 200
 
     server.answer = FAILURES[failure](server)
@@ -198,11 +207,11 @@ async def test_jw_24_the_last_good_keys_stay_until_they_are_stale(
 
     assert (before, after) == ([200, 200, 503], [503, 503, 503])
     state = subject.refresher.status()
-    assert (state.keys, state.failures, round(state.age_s)) == (0, 2, 601)
+    assert (state.keys, state.failures - known_failures, round(state.age_s)) == (0, 2, 601)
     assert state.trouble.startswith(server.url)
 
     server.publish(key_set(TWO))
-    await subject.refresher.refresh()
+    await read_well(subject)
     assert [subject.status_of(each) for each in (again, new)] == [401, 200]
     assert subject.refresher.status().trouble == ""
 
@@ -220,7 +229,7 @@ async def test_jw_24_one_bad_key_does_not_harm_the_others(server: KeyServer) -> 
 async def test_jw_25_unknown_keys_cause_one_reading_per_cool_down(server: KeyServer) -> None:
     """Thousands of random kids are all 401, cause one reading more, and take no memory."""
     server.publish(key_set(ONE))
-    subject = Subject(server.url, SystemClock(), cool_down_s=5)
+    subject = Subject(server.url, SystemClock(), cool_down_s=60)
     async with subject.running():
         await until(lambda: subject.refresher.asked)
         caller = ONE.token()

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,6 @@ from serving.errors import NotReady, OrderRefused, ParameterInvalid
 from tests.instances import Instance
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    with Instance(tmp_path_factory.mktemp("cli")) as running:
-        running.expect("ready")
-        yield running
-        assert running.stop() == 0
 
 
 @pytest.fixture

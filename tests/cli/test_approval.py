@@ -3,7 +3,7 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,6 @@ from tests.instances import Instance
 VERSION = "census-employment@1"
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    with Instance(tmp_path_factory.mktemp("approvals")) as running:
-        running.expect("ready")
-        yield running
-        assert running.stop() == 0
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`serving model` against a running instance: a model's life on the command line, and imports."""
 
 import json
-from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -21,28 +20,11 @@ from serving.errors import (
     TransitionRefused,
 )
 from serving.registry.folder import DEFAULT_MODELS_DIR
+from tests.cli.running import Run
 from tests.instances import Instance
 from tests.mlflow_server import FOLDER, MLMODEL, Mlflow
 
-Run = Callable[..., Result]
 CENSUS = DEFAULT_MODELS_DIR / "census-employment"
-
-
-@pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    with Instance(tmp_path_factory.mktemp("model")) as running:
-        running.expect("ready")
-        yield running
-        assert running.stop() == 0
-
-
-@pytest.fixture
-def run(instance: Instance) -> Run:
-    def invoke(*words: str, at: str = "") -> Result:
-        place = ["--url", at] if at else ["--config", str(instance.config)]
-        return CliRunner().invoke(app, ["model", *words, *place])
-
-    return invoke
 
 
 def said(result: Result) -> Any:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
@@ -19,33 +19,21 @@ from serving.cli import app
 from serving.client.uploads import PIECE_BYTES
 from serving.core.principals import Role
 from serving.errors import ModelNotFound, NotReady, ParameterInvalid
+from tests.cli.running import Run
 from tests.inference import graphs
 from tests.instances import Instance
 
-Run = Callable[..., Result]
 CHUNK_BYTES: Final = 64 * 1024
 LONG_BYTES: Final = PIECE_BYTES + PIECE_BYTES // 2
 """Of an artifact that is sent in two pieces."""
 
 
-@pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    with Instance(tmp_path_factory.mktemp("upload")) as running:
-        running.expect("ready")
-        words = ["register", "target", "--owner", "ada", "--risk-tier", "minimal"]
-        place = ["--config", str(running.config)]
-        assert CliRunner().invoke(app, ["model", *words, *place]).exit_code == 0
-        yield running
-        assert running.stop() == 0
-
-
-@pytest.fixture
-def run(instance: Instance) -> Run:
-    def invoke(*words: str, at: str = "") -> Result:
-        place = ["--url", at] if at else ["--config", str(instance.config)]
-        return CliRunner().invoke(app, ["model", *words, *place])
-
-    return invoke
+@pytest.fixture(scope="module", autouse=True)
+def _registered(instance: Instance) -> None:
+    """The model that artifacts are uploaded for."""
+    words = ["register", "target", "--owner", "ada", "--risk-tier", "minimal"]
+    place = ["--config", str(instance.config)]
+    assert CliRunner().invoke(app, ["model", *words, *place]).exit_code == 0
 
 
 class Line(ThreadingTCPServer):

@@ -59,7 +59,7 @@ async def test_new_replica_reaches_waiting_gateways_at_once(plane: Plane) -> Non
 
     lease_s = plane.renew(a_renewal("a"))
 
-    snapshot = await asyncio.wait_for(waiting, 1)
+    snapshot = await asyncio.wait_for(waiting, 10)
     assert snapshot is not None
     assert ((an_endpoint("a"),), 10) == (snapshot.endpoints, lease_s)
 

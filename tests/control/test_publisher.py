@@ -61,7 +61,7 @@ async def test_waiting_ends_when_something_changes(file: Path) -> None:
 
     publisher.publish(a_snapshot("a"))
 
-    snapshot = await asyncio.wait_for(waiting, 1)
+    snapshot = await asyncio.wait_for(waiting, 10)
     assert snapshot is publisher.current
 
 

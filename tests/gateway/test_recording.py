@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from serving.core.predictions import Fate
-from serving.errors import LogStorageFull
+from serving.errors import LogStorageFull, LogUnavailable
 from serving.gateway.calls import Call
 from serving.gateway.recording import MAX_KNOWN_DEFINITIONS, Recorder
 from serving.predictionlog.records import decode_fixed
@@ -67,6 +67,21 @@ def test_definition_is_asked_for_once(
 
     assert [[tensor.shape for tensor in each.outputs] for each in log.definitions] == [[(2,)], []]
     assert [tensor.shape for tensor in log.definitions[0].inputs] == [(2,)]
+
+
+def test_subject_of_one_request_is_nothing_to_frames_without_one(
+    recorder: Recorder, calls: list[Call]
+) -> None:
+    """A version that was asked about a data subject once records what names none as it did before, and
+    needs no key for it; what names one is recorded with a key, or not at all."""
+    usual = recorder.encode(calls, Fate.OK, output_shapes=((2,),))
+    calls[0].queue.note_subject()
+    after = recorder.encode(calls, Fate.OK, output_shapes=((2,),))
+    calls[1].request.name_subject(b"somebody")
+
+    assert after == usual
+    with pytest.raises(LogUnavailable, match="no keys"):
+        recorder.encode(calls, Fate.OK, output_shapes=((2,),))
 
 
 def test_known_definitions_are_bounded(

@@ -4,38 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.predictionlog.verification import verify
-from tests.catalogue import write_models, write_wide
 from tests.hostile.cases import Case, closing
 from tests.hostile.fronts import FRONTS, POOLED, front, installed
 from tests.hostile.http2_cases import Http2Case
 from tests.hostile.invariants import check
-from tests.hostile.kinds import write_kinds
-from tests.hostile.product import PATIENT_S, SEGMENT_BYTES, SHORT, SHORT_CALLS, Product
-from tests.instances import Instance
+from tests.hostile.product import Product, running_product
 
 
 @pytest.fixture(scope="package")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """A real instance without a shadow, whose deadlines are short."""
-    folder = tmp_path_factory.mktemp("hostile")
-    models = write_kinds(write_wide(write_models(folder / "models")))
-    deployments = [{"model": name, "stable": "1"} for name in ("doubler", "kinds", "wide")]
-    with Instance(
-        folder,
-        deployments=deployments,
-        models_dir=models,
-        http=SHORT,
-        grpc=SHORT_CALLS,
-        log={"segment_bytes": SEGMENT_BYTES},
-        admission={"max_queue_wait_s": PATIENT_S},
-    ) as instance:
-        instance.expect("ready")
-        made = Product(instance)
-        assert made.first_usage.resident_bytes
+    with running_product(tmp_path_factory.mktemp("hostile")) as made:
         yield made
-        assert instance.stop() == 0
-    assert verify(instance.data_dir / "log").damage == ()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A hostile case on the gRPC port: calls made by hand, and the ledger of what they were told."""
 
 import base64
+import ssl
 import struct
 from contextlib import ExitStack
 from typing import Any, Final
@@ -37,13 +38,15 @@ class Http2Case:
         self.product = case.product
         self.ledger = case.ledger
         self.new_records = case.new_records
+        self.tls: ssl.SSLContext | None = None
+        """What its connections speak, unless they say otherwise."""
         self.port = int(case.product.instance.grpc_address.rpartition(":")[2])
         self._refused_before = case.before.refusals
         self._open = ExitStack()
 
     def connect(self, **options: Any) -> Http2Client:
         """A connection that lasts as long as the case, unless it is closed before."""
-        made = Http2Client(self.port, told=self.note, **options)
+        made = Http2Client(self.port, told=self.note, **{"tls": self.tls} | options)
         return self._open.enter_context(made)
 
     def close(self) -> None:
@@ -53,7 +56,8 @@ class Http2Case:
 
     def fields(self, *more: tuple[bytes, bytes], path: str = INFER, **changes: bytes) -> Fields:
         """The head of a good call. changes: of pseudo fields, by their names without the colon."""
-        pseudo = {"method": b"POST", "scheme": b"http", "path": path.encode(), "authority": b"here"}
+        scheme = b"http" if self.tls is None else b"https"
+        pseudo = {"method": b"POST", "scheme": scheme, "path": path.encode(), "authority": b"here"}
         return [
             *((f":{name}".encode(), value) for name, value in (pseudo | changes).items()),
             (b"content-type", b"application/grpc"),

@@ -6,6 +6,7 @@ the hpack library decodes, nothing behind the end of a stream or beyond a window
 
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,8 @@ from enum import IntEnum
 from typing import Final, Self
 
 import hpack
+
+from tests.hostile.http2_tls import Tunnel
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PATIENCE_S: Final = 10.0
@@ -231,7 +234,7 @@ class Http2Client:
     """One connection; it blocks, at most `PATIENCE_S`. Answers PING and SETTINGS while it reads.
 
     windows: what the server may send on each stream. polite: whether it answers at all.
-    told: gets each stream that is over.
+    tls: None for plain text. told: gets each stream that is over.
     """
 
     def __init__(
@@ -243,6 +246,7 @@ class Http2Client:
         connection_window: int = MAX_WINDOW,
         polite: bool = True,
         receive_buffer_bytes: int = 0,
+        tls: ssl.SSLContext | None = None,
         told: Callable[[Reply], None] = lambda _reply: None,
     ) -> None:
         self.encoder = hpack.Encoder()
@@ -259,16 +263,7 @@ class Http2Client:
         self._polite, self._told = polite, told
         self._allowed = {0: connection_window}
         self._windows = windows
-        self._socket = socket.socket()
-        self._socket.settimeout(PATIENCE_S)
-        if receive_buffer_bytes:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        try:
-            self._socket.connect(("127.0.0.1", port))
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:
-            self._socket.close()
-            raise
+        self._socket = connected(port, receive_buffer_bytes, tls)
         if greets:
             self.send(greeting(windows, connection_window))
 
@@ -302,6 +297,12 @@ class Http2Client:
             return False
         finally:
             self._socket.settimeout(PATIENCE_S)
+
+    @property
+    def tunnel(self) -> Tunnel:
+        """Its TLS, to send records that are not whole."""
+        assert isinstance(self._socket, Tunnel)
+        return self._socket
 
     def new_stream(self) -> int:
         """An id that was not used yet."""
@@ -375,10 +376,12 @@ class Http2Client:
 
     def read_for(self, within_s: float) -> bool:
         """Takes in what comes next, and waits for it for so long. Whether something came."""
-        if self.has_ended or not select.select([self._socket], [], [], within_s)[0]:
+        if self.has_ended or not self._has_bytes(within_s):
             return False
         try:
             received = self._socket.recv(1 << 16)
+        except BlockingIOError:
+            return False
         except ConnectionResetError:
             self.has_ended = True
             self._received.clear()
@@ -399,6 +402,11 @@ class Http2Client:
             return b""
 
     # -- inside --------------------------------------------------------------------------------------
+
+    def _has_bytes(self, within_s: float) -> bool:
+        if isinstance(self._socket, Tunnel) and self._socket.pending():
+            return True
+        return bool(select.select([self._socket], [], [], within_s)[0])
 
     def _take(self, made: Frame) -> None:
         assert len(made.payload) <= MAX_FRAME, "a frame larger than was allowed"
@@ -460,6 +468,27 @@ class Http2Client:
                 self.try_send(frame(Kind.SETTINGS, flags=ACK))
         elif made.kind == Kind.PING and not made.flags & ACK and self._polite:
             self.try_send(ping(made.payload, ACK))
+
+
+def connected(
+    port: int, receive_buffer_bytes: int = 0, tls: ssl.SSLContext | None = None
+) -> socket.socket | Tunnel:
+    """A connection that blocks, and its handshake."""
+    made = socket.socket()
+    made.settimeout(PATIENCE_S)
+    if receive_buffer_bytes:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    try:
+        made.connect(("127.0.0.1", port))
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is None:
+            return made
+        tunnel = Tunnel(made, tls)
+        tunnel.shake()
+    except OSError:
+        made.close()
+        raise
+    return tunnel
 
 
 def greeting(windows: int = MAX_WINDOW, connection_window: int = MAX_WINDOW) -> bytes:

@@ -6,7 +6,8 @@ Deadlines are shorter than the defaults, so that a case about slowness does not 
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,10 @@ from serving.app.descendants import descendants
 from serving.app.directory import DataDirectory
 from serving.core.predictions import PredictionRecord
 from serving.predictionlog.query import Query, Search
-from tests.catalogue import WIDE_COLUMNS
+from serving.predictionlog.verification import verify
+from tests.catalogue import WIDE_COLUMNS, write_models, write_wide
 from tests.edge.wire import Client, request
+from tests.hostile.kinds import write_kinds
 from tests.instances import Instance
 from tests.places import a_row
 
@@ -161,6 +164,28 @@ class Product:
     def _introspect(self, path: str) -> bytes:
         with Client(DataDirectory.at(self.data_dir).gateway_socket(0)) as client:
             return client.send(request("GET", path)).receive().body
+
+
+@contextmanager
+def running_product(folder: Path, **grpc: Any) -> Iterator[Product]:
+    """A real instance without a shadow, whose deadlines are short. grpc: more settings of that port."""
+    models = write_kinds(write_wide(write_models(folder / "models")))
+    deployments = [{"model": name, "stable": "1"} for name in ("doubler", "kinds", "wide")]
+    with Instance(
+        folder,
+        deployments=deployments,
+        models_dir=models,
+        http=SHORT,
+        grpc=SHORT_CALLS | grpc,
+        log={"segment_bytes": SEGMENT_BYTES},
+        admission={"max_queue_wait_s": PATIENT_S},
+    ) as instance:
+        instance.expect("ready")
+        made = Product(instance)
+        assert made.first_usage.resident_bytes
+        yield made
+        assert instance.stop() == 0
+    assert verify(instance.data_dir / "log").damage == ()
 
 
 def _port(url: str) -> int:

@@ -14,12 +14,14 @@ ID: Final = sa.String(32)
 
 
 def upgrade() -> None:
-    _approvals()
+    _requests()
+    _decisions()
+    _comments()
     _evidence()
     _webhooks()
 
 
-def _approvals() -> None:
+def _requests() -> None:
     op.create_table(
         "approval_requests",
         sa.Column("id", ID, nullable=False),
@@ -40,6 +42,9 @@ def _approvals() -> None:
     )
     op.create_index("ix_approval_requests_model", "approval_requests", ["model"])
     op.create_index("ix_approval_requests_state", "approval_requests", ["state"])
+
+
+def _decisions() -> None:
     op.create_table(
         "approval_decisions",
         sa.Column("id", ID, nullable=False),
@@ -57,6 +62,9 @@ def _approvals() -> None:
     )
     op.create_index("ix_approval_decisions_request", "approval_decisions", ["request"])
     op.create_index("ix_approval_decisions_model", "approval_decisions", ["model"])
+
+
+def _comments() -> None:
     op.create_table(
         "approval_comments",
         sa.Column("id", ID, nullable=False),
