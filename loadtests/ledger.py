@@ -32,11 +32,11 @@ from serving.ledger.compaction import Compactor
 from serving.ledger.places import Folder
 from serving.ledger.search import LedgerSearch
 from serving.ledger_settings import LedgerSettings
-from serving.predictionlog.committer import Committer
 from serving.predictionlog.files import SystemFiles
 from serving.predictionlog.format import Definition, TensorShape
-from serving.predictionlog.query import Query
+from serving.predictionlog.reading.query import Query
 from serving.predictionlog.records import BatchFacts, definition_text, encode_predictions
+from serving.predictionlog.writing.committer import Committer
 from serving.settings import LogSettings
 from serving.trust.signatures import SigningKey
 

@@ -15,8 +15,8 @@ from typing import Final
 import httpx
 
 from serving.core.predictions import Fate
-from serving.predictionlog.query import Query, Search
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.query import Query, Search
+from serving.predictionlog.reading.verification import verify
 from tests.places import PATIENCE_S, Place, a_row, eventually
 
 REST_S: Final = 0.05

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from serving.core.clock import Clock, SystemClock
 from serving.core.predictions import Fate, PredictionRecord
 from serving.errors import ServingError
-from serving.predictionlog.committer import Committer
 from serving.predictionlog.files import Files, SystemFiles
 from serving.predictionlog.format import (
     COMMIT_BYTES,
@@ -24,13 +23,14 @@ from serving.predictionlog.format import (
     TensorShape,
     decode_header,
 )
-from serving.predictionlog.query import Query, Search
+from serving.predictionlog.reading.query import Query, Search
 from serving.predictionlog.records import BatchFacts, definition_text, encode_predictions
 from serving.predictionlog.scan import Run, scan, seal_ending_at
 from serving.predictionlog.source import Source
-from serving.predictionlog.syncing import BackgroundSync
 from serving.predictionlog.tree import Signer
-from serving.predictionlog.writer import PredictionLogWriter
+from serving.predictionlog.writing.committer import Committer
+from serving.predictionlog.writing.syncing import BackgroundSync
+from serving.predictionlog.writing.writer import PredictionLogWriter
 from serving.settings import LogSettings
 from serving.trust.signatures import ROLES, SigningKey, TrustedKey, TrustedKeys
 

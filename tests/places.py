@@ -32,7 +32,7 @@ from serving.inference.listener import ReplicaListener
 from serving.inference.places import UnixPlace
 from serving.inference.plans import ApplicationPlan, socket_path
 from serving.inference.session import OnnxSession
-from serving.predictionlog.query import Query, Search
+from serving.predictionlog.reading.query import Query, Search
 from serving.settings import AccessSettings, Settings
 from tests.catalogue import DOUBLER, TWIN, write_models
 from tests.folderplans import Places, read_desired, release_deployments

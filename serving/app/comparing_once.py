@@ -45,8 +45,8 @@ from serving.ledger.sampling import Sampling
 from serving.ledger.search import LedgerSearch
 from serving.monitoring.noise import NoiseFloor
 from serving.monitoring.specification import ComparisonSpecification, Slice
-from serving.predictionlog.query import Query
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.query import Query
 from serving.settings import Settings
 
 FED_AT_ONCE: Final = 500

@@ -17,8 +17,8 @@ from serving.ledger.retention import Evidence, Retention
 from serving.ledger.shipping import Shipping
 from serving.ledger.tailing import Lag
 from serving.ledger.upkeep import Compaction
-from serving.predictionlog.holds import Holds
-from serving.predictionlog.retention import RetentionRules, declared_days
+from serving.predictionlog.privacy.holds import Holds
+from serving.predictionlog.privacy.retention import RetentionRules, declared_days
 from serving.settings import Settings
 from serving.telemetry import ledger_families as names
 from serving.telemetry.metrics import Labels, MetricFamilies

@@ -28,7 +28,7 @@ from serving.edge.routes import Router
 from serving.errors import ServingError
 from serving.ledger.floors import read_floors
 from serving.ledger.pairstore import PairStore
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
 from serving.settings import Settings
 from serving.telemetry.metrics import MetricFamilies
 

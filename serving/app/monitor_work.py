@@ -46,7 +46,7 @@ from serving.ledger.sampling import Sampling
 from serving.ledger.selecting import OnlyThese, PairSelection
 from serving.ledger.tailing import Follower, Lag
 from serving.ledger.tails import Position
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
 
 READ_RECORDS: Final = 2000
 KEPT_NS: Final = 7 * 86_400 * 10**9

@@ -20,8 +20,8 @@ from serving.ledger.places import Place
 from serving.ledger.replay import Pace, Replay
 from serving.ledger.results import ReplayCounts, ReplayHead, ResultFile, to_parquet
 from serving.ledger.search import LedgerSearch
-from serving.predictionlog.query import Query
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.query import Query
 from serving.settings import Settings
 
 

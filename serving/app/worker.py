@@ -52,7 +52,7 @@ from serving.gateway.snapshots import Follower
 from serving.gateway.telemetry import CallTelemetry
 from serving.inference.channel import Channel
 from serving.inference.places import channel_certificates
-from serving.predictionlog.writer import PredictionLogWriter
+from serving.predictionlog.writing.writer import PredictionLogWriter
 from serving.settings import Settings
 from serving.telemetry.families import GatewayMetrics
 from serving.telemetry.traces import RequestTracing

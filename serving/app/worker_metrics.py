@@ -9,7 +9,7 @@ from serving.app.ports import read_ports
 from serving.app.worker_recording import WorkerRecording
 from serving.gateway.cache import ResponseCache
 from serving.gateway.pipeline import Pipeline
-from serving.predictionlog.counts import COMMIT_TIMES_S, LogStatistics
+from serving.predictionlog.writing.counts import COMMIT_TIMES_S, LogStatistics
 from serving.telemetry import families as names
 from serving.telemetry.metrics import Histogram, Labels, MetricFamilies
 

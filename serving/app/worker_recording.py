@@ -16,16 +16,16 @@ from serving.core.clock import Clock
 from serving.errors import ServingError
 from serving.gateway.policies import Policies
 from serving.gateway.recording import EventLog, Recorder
-from serving.predictionlog.accounts import Accounts
-from serving.predictionlog.erasures import Erasures
 from serving.predictionlog.losses import Loss, encode_loss
 from serving.predictionlog.payloads import PayloadLimits
-from serving.predictionlog.settling import Settling, settle_left
-from serving.predictionlog.spill import Spill
-from serving.predictionlog.subjectkeys import WorkerKeys
-from serving.predictionlog.subjects import SubjectSecrets
+from serving.predictionlog.privacy.erasures import Erasures
+from serving.predictionlog.privacy.subjects import SubjectSecrets
 from serving.predictionlog.tree import Signer
-from serving.predictionlog.writer import LogIdentity, PredictionLogWriter
+from serving.predictionlog.writing.accounts import Accounts
+from serving.predictionlog.writing.settling import Settling, settle_left
+from serving.predictionlog.writing.spill import Spill
+from serving.predictionlog.writing.subjectkeys import WorkerKeys
+from serving.predictionlog.writing.writer import LogIdentity, PredictionLogWriter
 from serving.settings import Settings
 
 logger = structlog.get_logger()

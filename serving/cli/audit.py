@@ -21,7 +21,7 @@ from serving.cli.options import Config, DataDir, effective
 from serving.cli.output import complain, instant, say, say_json, table
 from serving.core.clock import SystemClock
 from serving.errors import NotFound, SignatureInvalid
-from serving.predictionlog.query import instant_ns
+from serving.predictionlog.reading.query import instant_ns
 from serving.settings import Settings
 from serving.storage.database import FILE_NAME, Database
 from serving.trust.installation import read_trusted

@@ -30,7 +30,7 @@ from serving.ledger.joining import LAST_NS, Join
 from serving.ledger.standing import Standing, standing_rows
 from serving.monitoring.challenge import Challenge
 from serving.monitoring.challenge import Standing as PeriodStanding
-from serving.predictionlog.query import instant_ns
+from serving.predictionlog.reading.query import instant_ns
 from serving.registry.entities import Traffic
 
 

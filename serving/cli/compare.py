@@ -19,7 +19,7 @@ from serving.errors import ParameterInvalid
 from serving.governance.comparisons import ComparisonReport
 from serving.monitoring.figures import ALL, Figure
 from serving.monitoring.noise import NoiseFloor
-from serving.predictionlog.query import instant_ns
+from serving.predictionlog.reading.query import instant_ns
 from serving.settings import Settings
 
 NOT_PROMOTED: Final = 1

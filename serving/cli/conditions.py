@@ -16,8 +16,8 @@ from serving.core.clock import SystemClock
 from serving.core.predictions import Fate
 from serving.errors import NotFound, ParameterInvalid
 from serving.ledger.places import Place, cold_place
-from serving.predictionlog.query import Query, instant_ns
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.query import Query, instant_ns
 from serving.settings import Settings
 
 Since = Annotated[

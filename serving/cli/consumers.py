@@ -10,8 +10,8 @@ from serving.cli.model import app
 from serving.cli.output import instant, say, say_json, table
 from serving.core.clock import SystemClock
 from serving.ledger.search import LedgerSearch
-from serving.predictionlog.consumers import Consumer, consumers
-from serving.predictionlog.query import Query, instant_ns
+from serving.predictionlog.reading.consumers import Consumer, consumers
+from serving.predictionlog.reading.query import Query, instant_ns
 
 
 @app.command("consumers")

@@ -15,7 +15,7 @@ from serving.ledger.joining import LAST_NS, Join, JoinFigures
 from serving.ledger.labelled import FORMATS, write_labelled
 from serving.ledger.labels import opened
 from serving.ledger.places import cold_place
-from serving.predictionlog.query import instant_ns
+from serving.predictionlog.reading.query import instant_ns
 from serving.settings import Settings
 
 _NOTHING: Final = "-"

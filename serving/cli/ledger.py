@@ -34,8 +34,8 @@ from serving.ledger.export import ExportReport, export_tables
 from serving.ledger.hot import AllTables, all_tables, scratch_in
 from serving.ledger.search import LedgerSearch
 from serving.ledger.sql import LedgerDatabase
-from serving.predictionlog.query import Query, instant_ns
-from serving.predictionlog.rendering import printable, record_json
+from serving.predictionlog.reading.query import Query, instant_ns
+from serving.predictionlog.reading.rendering import printable, record_json
 
 FORMATS: Final = ("parquet", "csv", "jsonl", "cloudevents")
 _SHOWN_ROWS: Final = 1000

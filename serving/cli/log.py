@@ -12,7 +12,7 @@ from serving.cli.joining import join
 from serving.cli.output import say, say_json
 from serving.cli.proof import head, verify_log
 from serving.ledger.search import LedgerSearch
-from serving.predictionlog.rendering import heading, record_json, record_line
+from serving.predictionlog.reading.rendering import heading, record_json, record_line
 
 app = typer.Typer(help="Read the prediction log.", no_args_is_help=True, rich_markup_mode=None)
 

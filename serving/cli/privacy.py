@@ -20,9 +20,9 @@ from serving.core.predictions import PredictionRecord
 from serving.errors import NotFound, NotReady
 from serving.ledger.places import cold_place
 from serving.ledger.subjectaccess import recorded_of
-from serving.predictionlog.holds import Hold
-from serving.predictionlog.rendering import record_json, time_text
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.holds import Hold
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.rendering import record_json, time_text
 
 app = typer.Typer(
     help="Erase, export, and hold what was recorded of data subjects.",

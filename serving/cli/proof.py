@@ -12,13 +12,13 @@ import typer
 from serving.cli.groups import AtDirectory, grouped
 from serving.cli.output import complain, table
 from serving.errors import NotFound, SignatureInvalid
-from serving.predictionlog.findings import Finding, VerificationReport
 from serving.predictionlog.heads import ExportedHeads, Head, open_head, read_envelope
-from serving.predictionlog.reader import log_directories
-from serving.predictionlog.rendering import time_text
-from serving.predictionlog.segmentcheck import Progress
+from serving.predictionlog.reading.findings import Finding, VerificationReport
+from serving.predictionlog.reading.reader import log_directories
+from serving.predictionlog.reading.rendering import time_text
+from serving.predictionlog.reading.segmentcheck import Progress
+from serving.predictionlog.reading.verification import verify
 from serving.predictionlog.source import segment_paths
-from serving.predictionlog.verification import verify
 from serving.trust.installation import read_trusted
 from serving.trust.signatures import PublicKey, TrustedKey, TrustedKeys
 

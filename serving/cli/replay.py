@@ -14,8 +14,8 @@ from serving.core.clock import SystemClock
 from serving.ledger.differences import Tolerance
 from serving.ledger.places import cold_place
 from serving.ledger.results import ReplayCounts
-from serving.predictionlog.query import instant_ns
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.query import instant_ns
 
 DIFFERENT: Final = 1
 

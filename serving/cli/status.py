@@ -14,7 +14,7 @@ from serving.cli.options import running
 from serving.cli.output import table
 from serving.cli.shares import percent
 from serving.control.status import ControlStatus, VersionStatus
-from serving.predictionlog.counts import LogStatistics
+from serving.predictionlog.writing.counts import LogStatistics
 from serving.settings import Settings
 
 

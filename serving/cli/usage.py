@@ -10,8 +10,8 @@ from serving.cli.output import say, say_json, table
 from serving.core.clock import SystemClock
 from serving.errors import ParameterInvalid
 from serving.ledger.search import LedgerSearch
-from serving.predictionlog.query import Query, instant_ns
-from serving.predictionlog.usage import DIMENSIONS, Usage, usage
+from serving.predictionlog.reading.query import Query, instant_ns
+from serving.predictionlog.reading.usage import DIMENSIONS, Usage, usage
 
 
 @grouped

@@ -17,9 +17,9 @@ from serving.audit.spool import Spool
 from serving.core.actors import Actor
 from serving.core.clock import Clock
 from serving.errors import LegalHold, ParameterInvalid, ServingError
-from serving.predictionlog.erasures import Erased, Erasures
-from serving.predictionlog.holds import Hold, Holds
-from serving.predictionlog.subjects import MAX_SUBJECT_BYTES, SubjectSecrets
+from serving.predictionlog.privacy.erasures import Erased, Erasures
+from serving.predictionlog.privacy.holds import Hold, Holds
+from serving.predictionlog.privacy.subjects import MAX_SUBJECT_BYTES, SubjectSecrets
 
 MAX_REASON_LENGTH: Final = 500
 

@@ -1,7 +1,7 @@
 """Data subjects on the wire: the header `Serving-Subject`, and the request parameter `subject`.
 
 Whoever the rows are about, in the caller's own words; it is never written down as it is
-(`serving.predictionlog.subjects`).
+(`serving.predictionlog.privacy.subjects`).
 """
 
 from collections.abc import Iterable, Mapping

@@ -16,9 +16,9 @@ from serving.core.clock import Clock
 from serving.errors import LogUnavailable, ServingError
 from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call
-from serving.predictionlog.accounts import Accounts
 from serving.predictionlog.losses import Loss, encode_loss
-from serving.predictionlog.subjectkeys import WorkerKeys
+from serving.predictionlog.writing.accounts import Accounts
+from serving.predictionlog.writing.subjectkeys import WorkerKeys
 
 Done = Callable[[ServingError | None], None]
 

@@ -13,12 +13,12 @@ from serving.errors import LogUnavailable, ServingError
 from serving.gateway.batching import VersionQueue
 from serving.gateway.calls import Call, ShapeKey
 from serving.gateway.policies import Policies
-from serving.predictionlog.accounts import Accounts
 from serving.predictionlog.format import Definition, TensorShape
-from serving.predictionlog.guards import Guard
 from serving.predictionlog.payloads import NO_LIMITS, PayloadLimits
 from serving.predictionlog.records import BatchFacts, encode_predictions, encode_record
-from serving.predictionlog.writer import MAX_DEFINITIONS
+from serving.predictionlog.writing.accounts import Accounts
+from serving.predictionlog.writing.guards import Guard
+from serving.predictionlog.writing.writer import MAX_DEFINITIONS
 
 MAX_KNOWN_DEFINITIONS: Final = MAX_DEFINITIONS // 4
 """Well below what the log remembers: shapes are the callers' choice, there is no end of them."""

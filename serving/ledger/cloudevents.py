@@ -24,7 +24,7 @@ import msgspec
 from serving.core.outcomes import Outcome
 from serving.core.predictions import Fate, PredictionRecord
 from serving.predictionlog.losses import Loss
-from serving.predictionlog.rendering import tensor_json, time_text
+from serving.predictionlog.reading.rendering import tensor_json, time_text
 
 CONTENT_TYPE: Final = "application/json"
 STRUCTURED: Final = "application/cloudevents+json"

@@ -24,9 +24,9 @@ from serving.ledger.rows import records_of
 from serving.ledger.schemas import VersionSchema, version_schemas
 from serving.ledger.writing import DEFINITIONS_KEY
 from serving.predictionlog.format import Definition
-from serving.predictionlog.query import Query, sequence_of
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.query import Query, sequence_of
 from serving.predictionlog.records import read_definition_text
-from serving.predictionlog.subjects import PayloadKeys
 
 _TEXTS: Final = ("principal", "request_id")
 

@@ -16,6 +16,7 @@ from serving.core.predictions import PredictionRecord
 from serving.predictionlog.format import HEAD, Definition, FrameType, SegmentHeader
 from serving.predictionlog.losses import Loss, decode_loss
 from serving.predictionlog.outcomes import decode_outcome
+from serving.predictionlog.privacy.subjects import PayloadKeys
 from serving.predictionlog.records import (
     KEY,
     KEY_OFFSET,
@@ -27,7 +28,6 @@ from serving.predictionlog.records import (
 )
 from serving.predictionlog.scan import Run, frame_length
 from serving.predictionlog.source import Source
-from serving.predictionlog.subjects import PayloadKeys
 
 Event = PredictionRecord | Outcome | Loss
 

@@ -20,7 +20,7 @@ from serving.ledger.cold import TableReader, matching
 from serving.ledger.hot import AllTables, Located
 from serving.ledger.sql import INTERNAL
 from serving.ledger.writing import COMPRESSION, LEVEL
-from serving.predictionlog.query import Query
+from serving.predictionlog.reading.query import Query
 
 TableFormat = Literal["parquet", "csv"]
 Version = tuple[str, str, str]

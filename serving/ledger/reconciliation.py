@@ -3,7 +3,7 @@
     admitted = answered + refused + failed + open     open: in flight, or given up with a killed process
     answered <= recorded + declared lost              recorded beyond that: an answer that did not leave
 
-The left sides are the writers' accounts (`predictionlog.accounts`), read first; the right sides are
+The left sides are the writers' accounts (`predictionlog.writing.accounts`), read first; the right sides are
 counted in segments and tables, each record once. With a client's own list of acknowledged prediction
 ids, each has to be there once: this needs no trust in the accounts.
 """
@@ -22,12 +22,17 @@ from serving.core.predictions import Fate
 from serving.errors import ParameterInvalid
 from serving.ledger.catalog import Catalog, TableFile, read_catalog
 from serving.ledger.places import Place
-from serving.predictionlog.accounts import LIVE_PATTERN, Account, LeftAccounts, read_history
 from serving.predictionlog.format import FrameType
 from serving.predictionlog.losses import decode_loss
 from serving.predictionlog.outcomes import prediction_key
-from serving.predictionlog.query import segment_key
-from serving.predictionlog.reader import Segment, SegmentReader, list_segments, log_directories
+from serving.predictionlog.reading.query import segment_key
+from serving.predictionlog.reading.reader import (
+    Segment,
+    SegmentReader,
+    list_segments,
+    log_directories,
+)
+from serving.predictionlog.writing.accounts import LIVE_PATTERN, Account, LeftAccounts, read_history
 
 _OK: Final = int(Fate.OK)
 Key = tuple[str, int]

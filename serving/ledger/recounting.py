@@ -14,7 +14,7 @@ from typing import Protocol
 from serving.core.predictions import Fate
 from serving.ledger.sampling import Sampling, Step
 from serving.predictionlog.format import Definition, Flag
-from serving.predictionlog.reader import SegmentReader, list_segments, log_directories
+from serving.predictionlog.reading.reader import SegmentReader, list_segments, log_directories
 from serving.predictionlog.records import Fixed
 
 

@@ -20,7 +20,7 @@ from serving.core.tensors import Array
 from serving.errors import ModelFailed
 from serving.ledger.differences import Tolerance, compare
 from serving.ledger.results import ReplayCounts, ReplayedRow, ResultFile
-from serving.predictionlog.rendering import tensor_json
+from serving.predictionlog.reading.rendering import tensor_json
 
 MOST_SHOWN_ELEMENTS: Final = 16
 """Of a row of an output: longer ones are compared, and their values left out of the result."""

@@ -1,7 +1,7 @@
 """Deleting what has been kept long enough, and never what is held.
 
     tables     a file goes once its youngest record is older than its model is kept
-               (`predictionlog.retention`); it leaves the catalog first, and is deleted after a grace,
+               (`predictionlog.privacy.retention`); it leaves the catalog first, and is deleted after a grace,
                so that who reads it can finish
     segments   the oldest of a worker go, one after the other, once all their records are in tables,
                they were shipped where that is wanted, consumers have read them, and they are older
@@ -34,8 +34,8 @@ from serving.ledger.segments import (
     definitions_in,
 )
 from serving.ledger_settings import LedgerSettings
+from serving.predictionlog.privacy.retention import RetentionRules
 from serving.predictionlog.removals import Removal, read_removal, write_removal
-from serving.predictionlog.retention import RetentionRules
 from serving.predictionlog.tree import Signer
 
 _DAY_NS: Final = 86_400 * 10**9

@@ -12,7 +12,7 @@ from serving.core.tensors import DTYPES, Array
 from serving.ledger.schemas import HIDDEN, ValueColumn, VersionSchema, directed
 from serving.predictionlog.format import Definition, TensorShape
 from serving.predictionlog.payloads import PayloadView, place_of, read_payload
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
 
 _TEXTS: Final = ("reason", "principal", "request_id", "trace_id", "shadow_of", "part_of", "subject")
 _PLAIN: Final = (

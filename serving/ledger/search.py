@@ -14,8 +14,8 @@ from serving.ledger.catalog import read_catalog
 from serving.ledger.cold import ColdRecords
 from serving.ledger.merging import Late, merged
 from serving.ledger.places import Place
-from serving.predictionlog.query import Query, Search
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.query import Query, Search
 
 _FIRST: Final = -(2**63)
 _LAST: Final = 2**63

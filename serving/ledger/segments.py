@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.predictionlog.definitions import definitions_of
 from serving.predictionlog.format import (
     HEAD,
     Commit,
@@ -12,8 +11,9 @@ from serving.predictionlog.format import (
     FrameType,
     SegmentHeader,
 )
-from serving.predictionlog.query import segment_key
-from serving.predictionlog.reader import Segment, list_segments, log_directories
+from serving.predictionlog.reading.definitions import definitions_of
+from serving.predictionlog.reading.query import segment_key
+from serving.predictionlog.reading.reader import Segment, list_segments, log_directories
 from serving.predictionlog.records import decode_definition
 from serving.predictionlog.scan import Damage, Run, last_mark, scan
 from serving.predictionlog.source import Source
@@ -26,7 +26,7 @@ class SegmentDamaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SegmentExtent:
-    """A segment up to where it is complete. key: see `predictionlog.query.segment_key`.
+    """A segment up to where it is complete. key: see `predictionlog.reading.query.segment_key`.
 
     worker: its directory, relative to the log's root. end: where it is complete, 0 for all of it.
     sealed: it ends with a seal. root: of the seal's Merkle tree, hexadecimal, or empty.

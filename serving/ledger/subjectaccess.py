@@ -16,9 +16,9 @@ from serving.ledger.places import Place
 from serving.ledger.search import LedgerSearch
 from serving.predictionlog.format import FrameType
 from serving.predictionlog.outcomes import decode_outcome
-from serving.predictionlog.query import Query
-from serving.predictionlog.reader import SegmentReader, list_segments, log_directories
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.query import Query
+from serving.predictionlog.reading.reader import SegmentReader, list_segments, log_directories
 
 
 def recorded_of(

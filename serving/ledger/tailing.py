@@ -36,7 +36,7 @@ from serving.errors import LogDamaged
 from serving.ledger.decoding import Event, Selection
 from serving.ledger.tails import Gap, Position, Tail
 from serving.predictionlog.format import SUFFIX
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
 from serving.trust.privatefiles import replace_private
 
 

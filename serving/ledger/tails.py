@@ -35,9 +35,9 @@ from serving.predictionlog.format import (
     SegmentHeader,
     decode_commit,
 )
+from serving.predictionlog.privacy.subjects import PayloadKeys
 from serving.predictionlog.scan import Damage, Run, Torn, commit_at, last_mark, scan
 from serving.predictionlog.source import Source, segment_paths
-from serving.predictionlog.subjects import PayloadKeys
 from serving.predictionlog.tree import Seal
 
 _ScanEvent = Run | Damage | Torn | Seal

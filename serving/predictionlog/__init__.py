@@ -1,20 +1,16 @@
 """The prediction log: one record for every admitted request, durable before its answer leaves.
 
+Here are the bytes; how they get to the disk is in `writing`, how they are found and checked in
+`reading`, and what is forgotten when in `privacy`.
+
 format         the file format, byte by byte
 records        prediction and definition frames; the encoder on the request path
-writer         what the event loop sees: append, refusal, start, aclose
-commits        when a commit happens, and who waits for the disk: the kernel, or the log's thread
-syncing        fdatasync without a thread
-committer      what to do when the disk fails; when to move to the next segment
-segment        one open segment: commits, room written ahead, the seal
+payloads       what is done to tensors before they are recorded, and undone when they are read
+outcomes       frames of reported truths; prediction ids taken apart
+losses         frames that say how many answered requests have no record
 files          the disk, replaceable by one that fails on demand
 source, scan   from the bytes of a segment to verified frames and damage
-reader         records of a directory, forwards or backwards, also while it is written
-tree, heads    what makes a log provable: a signed seal for each segment, a signed head for its end
-recovery       what a start does with what a crash left
 survey         the tree of a segment as its bytes give it
-verification   `serving log verify`; segmentcheck one segment, comparison what differs, findings
-query          `serving log query`
-usage          `serving usage`
-outcomes       frames of reported truths; prediction ids taken apart
+tree, heads    what makes a log provable: a signed seal for each segment, a signed head for its end
+removals       what retention took from its beginning, signed
 """

@@ -36,7 +36,7 @@ from serving.core.elements import ElementsInvalid, element_ends, row_ends
 from serving.core.predictions import Keeping, NamedTensor
 from serving.core.tensors import DTYPES, Array
 from serving.predictionlog.format import KINDS, Definition, Flag, TensorShape
-from serving.predictionlog.subjects import NOBODY, PayloadKeys, Unreadable
+from serving.predictionlog.privacy.subjects import NOBODY, PayloadKeys, Unreadable
 from serving.trust.boxes import BoxInvalid, BoxKey, keyed_hash
 
 BOX: Final = struct.Struct("<IBBH16s16s12s")

@@ -39,7 +39,7 @@ from serving.predictionlog.payloads import (
     read_payload,
     read_tensor,
 )
-from serving.predictionlog.subjects import PayloadKeys
+from serving.predictionlog.privacy.subjects import PayloadKeys
 
 __all__ = ["BodyInvalid"]
 

@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 
 from serving.cli.privacy import app
 from serving.errors import LegalHold
-from serving.predictionlog.subjects import SubjectSecrets
-from tests.predictionlog.test_subjects import a_box, worker_keys
+from serving.predictionlog.privacy.subjects import SubjectSecrets
+from tests.predictionlog.privacy.test_subjects import a_box, worker_keys
 
 runner = CliRunner()
 

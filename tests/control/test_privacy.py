@@ -5,8 +5,8 @@ from serving.audit.spool import Spool, Spooled
 from serving.control.privacy import SubjectProtection
 from serving.core.actors import Actor
 from serving.core.clock import SystemClock
-from serving.predictionlog.subjects import model_mark
-from tests.predictionlog.test_subjects import saved, worker_keys
+from serving.predictionlog.privacy.subjects import model_mark
+from tests.predictionlog.privacy.test_subjects import saved, worker_keys
 
 OFFICER = Actor(subject="officer", source="test")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from serving.core.clock import SystemClock
 from serving.errors import ServingError
 from serving.predictionlog.records import encode_predictions
-from serving.predictionlog.writer import PredictionLogWriter
+from serving.predictionlog.writing.writer import PredictionLogWriter
 from tests.logs import DOUBLER, SETTINGS, SIGNER, a_request, facts
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from serving.core.clock import SystemClock
-from serving.predictionlog.committer import Committer
 from serving.predictionlog.files import SystemFiles
-from serving.predictionlog.syncing import AioSync, Synced
-from serving.predictionlog.writer import PredictionLogWriter
+from serving.predictionlog.writing.committer import Committer
+from serving.predictionlog.writing.syncing import AioSync, Synced
+from serving.predictionlog.writing.writer import PredictionLogWriter
 from serving.settings import LogSettings
 from tests.logs import SIGNER, record
 

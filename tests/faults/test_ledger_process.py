@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.ledger.places import Folder
 from serving.ledger.search import LedgerSearch
-from serving.predictionlog.query import Query
+from serving.predictionlog.reading.query import Query
 from tests.instances import ROW, Instance
 from tests.places import wait_until
 

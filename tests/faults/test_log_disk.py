@@ -16,8 +16,8 @@ import pytest
 from serving.core.clock import ManualClock, SystemClock
 from serving.errors import LogStorageFull, LogUnavailable
 from serving.predictionlog.files import OUT_OF_SPACE
-from serving.predictionlog.verification import verify
-from serving.predictionlog.writer import PredictionLogWriter
+from serving.predictionlog.reading.verification import verify
+from serving.predictionlog.writing.writer import PredictionLogWriter
 from tests.logs import (
     SETTINGS,
     SIGNER,

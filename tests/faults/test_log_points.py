@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.verification import verify
 from tests.logs import TRUSTED, a_committer, read_all
 
 ROOT = Path(__file__).resolve().parents[2]

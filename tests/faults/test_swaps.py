@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from serving.core.predictions import Fate
-from serving.predictionlog.query import Query, Search
+from serving.predictionlog.reading.query import Query, Search
 from tests.catalogue import FACTORS, write_models
 from tests.instances import Instance
 from tests.operators import Operator

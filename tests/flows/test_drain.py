@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from serving.core.predictions import Fate
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.verification import verify
 from tests.catalogue import SLOW, TWIN, write_models
 from tests.instances import Instance
 from tests.load import Callers

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 
 from serving.access.state import FORMAT, AccessState
 from serving.predictionlog.format import HEADER_BYTES, MAGIC, closed
-from serving.predictionlog.query import Query, Search
+from serving.predictionlog.reading.query import Query, Search
 from serving.storage import migration
 from serving.storage.database import FILE_NAME, MARKER_NAME
 from tests.instances import Instance

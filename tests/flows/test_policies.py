@@ -5,7 +5,7 @@ import httpx
 
 from serving.ledger.places import Folder
 from serving.ledger.reconciliation import Reconciliation, reconcile
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.verification import verify
 from tests.flows.test_privacy import INFER, TWIN, running
 from tests.places import InProcess, a_row, eventually
 

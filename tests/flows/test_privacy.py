@@ -15,9 +15,9 @@ from serving.core.actors import Actor
 from serving.core.clock import SystemClock
 from serving.core.predictions import Fate, PredictionRecord
 from serving.errors import LegalHold
-from serving.predictionlog.query import Query, Search
-from serving.predictionlog.subjects import PayloadKeys
-from serving.predictionlog.verification import verify
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.query import Query, Search
+from serving.predictionlog.reading.verification import verify
 from tests.places import InProcess, a_row, eventually, rows_of
 
 INFER = "/v2/models/doubler/infer"

@@ -7,7 +7,7 @@ from serving.errors import LogStorageFull, LogUnavailable
 from serving.gateway.calls import Call
 from serving.gateway.recording import MAX_KNOWN_DEFINITIONS, Recorder
 from serving.predictionlog.records import decode_fixed
-from serving.predictionlog.writer import MAX_DEFINITIONS
+from serving.predictionlog.writing.writer import MAX_DEFINITIONS
 from tests.gateway.stand import (
     VARIABLE,
     MemoryLog,

@@ -18,8 +18,8 @@ import orjson
 from serving.app.descendants import descendants
 from serving.app.directory import DataDirectory
 from serving.core.predictions import PredictionRecord
-from serving.predictionlog.query import Query, Search
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.query import Query, Search
+from serving.predictionlog.reading.verification import verify
 from tests.catalogue import WIDE_COLUMNS, write_models, write_wide
 from tests.edge.wire import Client, request
 from tests.hostile.kinds import write_kinds

@@ -12,9 +12,9 @@ from serving.ledger.places import Folder, Place
 from serving.ledger.search import LedgerSearch
 from serving.ledger_settings import LedgerSettings
 from serving.predictionlog.format import Definition, TensorShape
-from serving.predictionlog.query import Query
+from serving.predictionlog.reading.query import Query
+from serving.predictionlog.reading.rendering import record_json
 from serving.predictionlog.records import definition_text, encode_predictions
-from serving.predictionlog.rendering import record_json
 from tests.logs import DEFINITIONS, NOW_NS, TAG, Request, a_committer, a_request, facts
 
 DAY_NS = 86_400 * 10**9

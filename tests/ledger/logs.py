@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serving.predictionlog.committer import Committer
+from serving.predictionlog.writing.committer import Committer
 from serving.settings import LogSettings
 from tests.logs import QuickFiles, a_committer, frames_of, newest_segment, without_room
 

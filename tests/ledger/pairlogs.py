@@ -9,9 +9,9 @@ import numpy as np
 from serving.core.models import Digest, ModelName, ModelVersion, VersionName
 from serving.core.predictions import Fate
 from serving.core.tensors import TensorSpecification
-from serving.predictionlog.committer import Committer
 from serving.predictionlog.format import Definition, TensorShape
 from serving.predictionlog.records import BatchFacts, definition_text, encode_predictions
+from serving.predictionlog.writing.committer import Committer
 from serving.settings import LogSettings
 from tests.logs import NOW_NS, TAG, QuickFiles, Request, a_committer
 

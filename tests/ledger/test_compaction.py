@@ -8,7 +8,7 @@ from serving.core.predictions import Fate
 from serving.ledger.catalog import read_catalog
 from serving.ledger.places import Folder
 from serving.ledger_settings import LedgerSettings
-from serving.predictionlog.query import Query
+from serving.predictionlog.reading.query import Query
 from tests.ledger.cold import (
     DAY_NS,
     LEDGER,

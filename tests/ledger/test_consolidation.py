@@ -10,7 +10,7 @@ from serving.ledger.catalog import Catalog, TableFile, change_catalog, read_cata
 from serving.ledger.places import Folder
 from serving.predictionlog.losses import Loss, encode_loss
 from serving.predictionlog.outcomes import encode_outcome
-from serving.predictionlog.query import Query
+from serving.predictionlog.reading.query import Query
 from serving.predictionlog.records import definition_text, encode_predictions
 from tests.ledger.cold import (
     DAY_NS,

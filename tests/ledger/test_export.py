@@ -11,7 +11,7 @@ from serving.ledger.export import ExportReport, TableFormat, export_tables, neut
 from serving.ledger.hot import all_tables
 from serving.ledger.places import Folder
 from serving.ledger.search import LedgerSearch
-from serving.predictionlog.query import Query
+from serving.predictionlog.reading.query import Query
 from tests.ledger.cold import LEDGER, compact, write_log
 
 

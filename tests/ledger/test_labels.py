@@ -10,7 +10,7 @@ from serving.ledger.labels import LabelFigures
 from serving.ledger.places import Folder
 from serving.ledger_settings import LedgerSettings
 from serving.predictionlog.outcomes import encode_outcome
-from serving.predictionlog.writer import PredictionLogWriter
+from serving.predictionlog.writing.writer import PredictionLogWriter
 from serving.telemetry.metrics import MetricFamilies
 from tests.logs import NOW_NS, a_writer, record
 

@@ -19,16 +19,16 @@ from serving.ledger.hot import all_tables
 from serving.ledger.places import Folder
 from serving.ledger.search import LedgerSearch
 from serving.ledger.sql import LedgerDatabase
-from serving.predictionlog.erasures import Erasures
 from serving.predictionlog.format import Definition, TensorShape
-from serving.predictionlog.guards import Guard
 from serving.predictionlog.losses import Loss, encode_loss
 from serving.predictionlog.outcomes import encode_outcome
 from serving.predictionlog.payloads import PayloadLimits
-from serving.predictionlog.query import Query
+from serving.predictionlog.privacy.erasures import Erasures
+from serving.predictionlog.privacy.subjects import PayloadKeys, SubjectSecrets
+from serving.predictionlog.reading.query import Query
 from serving.predictionlog.records import definition_text, encode_record
-from serving.predictionlog.subjectkeys import WorkerKeys
-from serving.predictionlog.subjects import PayloadKeys, SubjectSecrets
+from serving.predictionlog.writing.guards import Guard
+from serving.predictionlog.writing.subjectkeys import WorkerKeys
 from tests.ledger.cold import LEDGER, as_texts, compact
 from tests.logs import NOW_NS, TAG, Request, a_committer, facts
 

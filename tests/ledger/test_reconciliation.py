@@ -5,7 +5,7 @@ import pytest
 from serving.errors import ParameterInvalid
 from serving.ledger.places import Folder
 from serving.ledger.reconciliation import Reconciliation, client_ids, reconcile
-from serving.predictionlog.accounts import Accounts
+from serving.predictionlog.writing.accounts import Accounts
 from tests.ledger.cold import compact
 from tests.logs import NOW_NS, a_committer, frames_of
 

@@ -13,11 +13,11 @@ from serving.ledger.places import Folder
 from serving.ledger.retention import Evidence, Retention
 from serving.ledger.search import LedgerSearch
 from serving.ledger_settings import LedgerSettings
-from serving.predictionlog.holds import Hold
-from serving.predictionlog.query import Query
+from serving.predictionlog.privacy.holds import Hold
+from serving.predictionlog.privacy.retention import RetentionRules
+from serving.predictionlog.reading.query import Query
+from serving.predictionlog.reading.verification import verify
 from serving.predictionlog.records import encode_predictions
-from serving.predictionlog.retention import RetentionRules
-from serving.predictionlog.verification import verify
 from tests.ledger.cold import (
     CENSUS_NUMBER,
     DAY_NS,

@@ -10,10 +10,10 @@ from serving.predictionlog.format import (
     encode_header,
     segment_name,
 )
-from serving.predictionlog.reader import Segment, list_segments
-from serving.predictionlog.recovery import Recovered, recover
+from serving.predictionlog.reading.reader import Segment, list_segments
 from serving.predictionlog.scan import Run, scan
 from serving.predictionlog.source import Source
+from serving.predictionlog.writing.recovery import Recovered, recover
 from tests.logs import NOW_NS
 from tests.powerloss.disks import Content, Platter
 from tests.powerloss.workloads import DIRECTORY, QuickSigner

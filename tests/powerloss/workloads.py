@@ -11,8 +11,8 @@ from typing import Final
 from serving.core.clock import ManualClock
 from serving.errors import LogUnavailable, ServingError
 from serving.predictionlog.records import encode_predictions
-from serving.predictionlog.syncing import Synced
-from serving.predictionlog.writer import PredictionLogWriter
+from serving.predictionlog.writing.syncing import Synced
+from serving.predictionlog.writing.writer import PredictionLogWriter
 from serving.settings import LogSettings
 from serving.trust.signatures import Envelope, Signature
 from tests.logs import DOUBLER, a_request, facts

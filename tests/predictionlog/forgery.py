@@ -22,7 +22,7 @@ from serving.predictionlog.format import (
     decode_commit,
     encode_commit,
 )
-from serving.predictionlog.reader import list_segments
+from serving.predictionlog.reading.reader import list_segments
 from serving.predictionlog.removals import Removal, write_removal
 from serving.predictionlog.source import Source
 from serving.trust.signatures import SigningKey

@@ -12,9 +12,9 @@ from serving.core.predictions import Fate
 from serving.core.tensors import numbers
 from serving.predictionlog.format import FIRST_FRAME, FrameType, closed
 from serving.predictionlog.outcomes import decode_outcome
-from serving.predictionlog.reader import SegmentReader, list_segments
+from serving.predictionlog.reading.reader import SegmentReader, list_segments
+from serving.predictionlog.reading.verification import verify
 from serving.predictionlog.tree import EXTENT, SEAL_BYTES
-from serving.predictionlog.verification import verify
 from serving.trust.merkle import leaf_hash, root
 from tests.logs import NOW_NS, SIGNER, TRUSTED, a_committer, frames_of, read_all, sequences
 from tests.predictionlog.golden.make import (

@@ -11,10 +11,10 @@ from serving.core.clock import SystemClock
 from serving.core.models import Digest, ModelName, ModelVersion, Recording, VersionName
 from serving.core.predictions import PredictionRecord
 from serving.core.tensors import TensorSpecification
-from serving.predictionlog.erasures import Erasures
 from serving.predictionlog.format import Definition, Flag, TensorShape, encode_definition
-from serving.predictionlog.guards import Guard
 from serving.predictionlog.payloads import BodyInvalid, PayloadLimits
+from serving.predictionlog.privacy.erasures import Erasures
+from serving.predictionlog.privacy.subjects import PayloadKeys, SubjectSecrets
 from serving.predictionlog.records import (
     decode_definition,
     decode_fixed,
@@ -23,8 +23,8 @@ from serving.predictionlog.records import (
     encode_predictions,
     encode_record,
 )
-from serving.predictionlog.subjectkeys import WorkerKeys
-from serving.predictionlog.subjects import PayloadKeys, SubjectSecrets
+from serving.predictionlog.writing.guards import Guard
+from serving.predictionlog.writing.subjectkeys import WorkerKeys
 from tests.logs import Request, facts
 
 MIB = 1024 * 1024

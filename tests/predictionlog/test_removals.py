@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.predictionlog.reading.verification import verify
 from serving.predictionlog.removals import REMOVAL_NAME, Removal, write_removal
-from serving.predictionlog.verification import verify
 from serving.trust.signatures import SigningKey
 from tests.logs import SIGNER, TRUSTED, FaultyFiles, a_committer, frames_of
 from tests.predictionlog.forgery import state_removed

@@ -12,9 +12,9 @@ from typing import Final
 
 import pytest
 
-from serving.predictionlog.findings import Finding
-from serving.predictionlog.query import Query
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.findings import Finding
+from serving.predictionlog.reading.query import Query
+from serving.predictionlog.reading.verification import verify
 from tests.logs import TRUSTED, a_committer, frames_of, read_all
 
 EXHAUSTIVE: Final = "SERVING_TEST_EXHAUSTIVE" in os.environ

@@ -12,8 +12,8 @@ from serving.core.batches import TensorBlock
 from serving.core.predictions import Fate
 from serving.core.tensors import DTYPES
 from serving.predictionlog.format import FIRST_FRAME, Definition, TensorShape
+from serving.predictionlog.reading.verification import verify
 from serving.predictionlog.records import BatchFacts, decode_prediction, encode_predictions
-from serving.predictionlog.verification import verify
 from tests.logs import (
     NOW_NS,
     Request,

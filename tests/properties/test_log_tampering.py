@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.predictionlog.findings import Finding
 from serving.predictionlog.heads import Head, open_head, read_envelope
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.findings import Finding
+from serving.predictionlog.reading.verification import verify
 from tests.logs import TRUSTED, a_committer, frames_of
 from tests.predictionlog.forgery import Forgery, edited, with_sequence
 

@@ -29,7 +29,7 @@ from serving.predictionlog.format import (
 )
 from serving.predictionlog.outcomes import encode_outcome
 from serving.predictionlog.records import definition_text, encode_predictions
-from serving.predictionlog.segment import OpenSegment
+from serving.predictionlog.writing.segment import OpenSegment
 from tests.logs import (
     DOUBLER,
     FAILED,

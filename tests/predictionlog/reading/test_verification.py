@@ -6,8 +6,8 @@ from google_crc32c import value as checksum
 
 from serving.predictionlog.format import FrameType, closed
 from serving.predictionlog.heads import open_head, read_envelope
-from serving.predictionlog.query import Query
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.query import Query
+from serving.predictionlog.reading.verification import verify
 from serving.trust.signatures import SigningKey, TrustedKeys
 from tests.logs import (
     NOW_NS,

@@ -22,9 +22,8 @@ from typing import Final
 
 from serving.core.clock import Clock
 from serving.errors import LogUnavailable, ServingError, StartFailed
-from serving.predictionlog.commits import DiskThread
-from serving.predictionlog.erasures import Erasures
-from serving.predictionlog.subjects import (
+from serving.predictionlog.privacy.erasures import Erasures
+from serving.predictionlog.privacy.subjects import (
     SLOT,
     SLOT_BYTES,
     SUFFIX,
@@ -32,6 +31,7 @@ from serving.predictionlog.subjects import (
     Slot,
     SubjectSecrets,
 )
+from serving.predictionlog.writing.commits import DiskThread
 from serving.trust.boxes import BoxKey, Nonces
 
 Done = Callable[[ServingError | None], None]

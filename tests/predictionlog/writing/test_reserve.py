@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.predictionlog.reserve import RESERVED, ReservedFiles
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.verification import verify
+from serving.predictionlog.writing.reserve import RESERVED, ReservedFiles
 from tests.logs import SETTINGS, TRUSTED, a_committer, frames_of, names_in, sequences
 
 OPEN_FILES = 400

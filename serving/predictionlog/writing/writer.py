@@ -26,15 +26,15 @@ from typing import Final
 
 from serving.core.clock import Clock
 from serving.errors import LogUnavailable, ServingError
-from serving.predictionlog.commits import Commits, Done, Waiter
-from serving.predictionlog.committer import Committer
-from serving.predictionlog.counts import LogStatistics
 from serving.predictionlog.files import Files
 from serving.predictionlog.format import Definition
 from serving.predictionlog.records import definition_text
-from serving.predictionlog.reserve import ReservedFiles
-from serving.predictionlog.syncing import AioSync, BackgroundSync
 from serving.predictionlog.tree import Signer
+from serving.predictionlog.writing.commits import Commits, Done, Waiter
+from serving.predictionlog.writing.committer import Committer
+from serving.predictionlog.writing.counts import LogStatistics
+from serving.predictionlog.writing.reserve import ReservedFiles
+from serving.predictionlog.writing.syncing import AioSync, BackgroundSync
 from serving.settings import LogSettings
 
 MAX_DEFINITIONS: Final = 4096

@@ -10,10 +10,10 @@ from serving.core.outcomes import Outcome
 from serving.errors import DataDirectoryInUse, LogUnavailable, ServingError
 from serving.predictionlog.format import Definition, TensorShape
 from serving.predictionlog.outcomes import decode_outcome, encode_outcome
-from serving.predictionlog.reader import SegmentReader, list_segments
+from serving.predictionlog.reading.reader import SegmentReader, list_segments
+from serving.predictionlog.reading.verification import verify
 from serving.predictionlog.records import encode_predictions
-from serving.predictionlog.verification import verify
-from serving.predictionlog.writer import MAX_DEFINITIONS, PredictionLogWriter
+from serving.predictionlog.writing.writer import MAX_DEFINITIONS, PredictionLogWriter
 from serving.settings import LogSettings
 from tests.logs import (
     DOUBLER,

@@ -24,10 +24,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from serving.errors import LogUnavailable, ServingError
-from serving.predictionlog.committer import MAX_COMMIT_BYTES, TEND_NS, Committer
 from serving.predictionlog.format import EVENTS
-from serving.predictionlog.segment import DefinitionUnknown
-from serving.predictionlog.syncing import BackgroundSync
+from serving.predictionlog.writing.committer import MAX_COMMIT_BYTES, TEND_NS, Committer
+from serving.predictionlog.writing.segment import DefinitionUnknown
+from serving.predictionlog.writing.syncing import BackgroundSync
 
 Done = Callable[[ServingError | None], None]
 

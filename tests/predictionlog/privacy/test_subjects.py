@@ -6,11 +6,10 @@ import pytest
 
 from serving.core.clock import SystemClock
 from serving.errors import LegalHold, LogUnavailable, ServingError
-from serving.predictionlog.erasures import Erasures
-from serving.predictionlog.holds import Holds
 from serving.predictionlog.payloads import BOX, sealed
-from serving.predictionlog.subjectkeys import WorkerKeys
-from serving.predictionlog.subjects import (
+from serving.predictionlog.privacy.erasures import Erasures
+from serving.predictionlog.privacy.holds import Holds
+from serving.predictionlog.privacy.subjects import (
     SLOT_BYTES,
     PayloadKeys,
     SubjectSecrets,
@@ -18,6 +17,7 @@ from serving.predictionlog.subjects import (
     key_files,
     model_mark,
 )
+from serving.predictionlog.writing.subjectkeys import WorkerKeys
 from serving.trust.boxes import BoxInvalid, BoxKey, Nonces
 
 PLACE = b"sequence, time, definition"

@@ -1,8 +1,8 @@
 import pytest
 
 from serving.core.models import Digest, ModelName, ModelVersion, Recording, VersionName
-from serving.predictionlog.holds import Hold
-from serving.predictionlog.retention import RetentionRules, declared_days
+from serving.predictionlog.privacy.holds import Hold
+from serving.predictionlog.privacy.retention import RetentionRules, declared_days
 
 DAY_NS = 86_400 * 10**9
 HOLD = Hold("1", "case 1", "officer", 0, model="held")

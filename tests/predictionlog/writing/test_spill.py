@@ -4,11 +4,11 @@ from pathlib import Path
 
 from serving.core.clock import SystemClock
 from serving.errors import LogStorageFull, ServingError
-from serving.predictionlog.query import Query, Search
+from serving.predictionlog.reading.query import Query, Search
+from serving.predictionlog.reading.verification import verify
 from serving.predictionlog.records import encode_predictions
-from serving.predictionlog.spill import Spill
-from serving.predictionlog.verification import verify
-from serving.predictionlog.writer import LogIdentity, PredictionLogWriter
+from serving.predictionlog.writing.spill import Spill
+from serving.predictionlog.writing.writer import LogIdentity, PredictionLogWriter
 from tests.logs import DOUBLER, SETTINGS, SIGNER, a_request, a_writer, facts
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from serving.core.models import ModelVersion
-from serving.predictionlog.holds import Hold, blocking
+from serving.predictionlog.privacy.holds import Hold, blocking
 
 _DAY_NS: Final = 86_400 * 1_000_000_000
 

@@ -30,13 +30,13 @@ from typing import Final
 
 from serving.core.clock import Clock
 from serving.errors import LogStorageFull, LogUnavailable, ServingError
-from serving.predictionlog.counts import CommitCounts
 from serving.predictionlog.files import OUT_OF_SPACE, Files
 from serving.predictionlog.format import Durability, Previous, SegmentHeader, segment_name
 from serving.predictionlog.heads import HeadFile
-from serving.predictionlog.recovery import recover
-from serving.predictionlog.segment import OpenSegment
 from serving.predictionlog.tree import Signer
+from serving.predictionlog.writing.counts import CommitCounts
+from serving.predictionlog.writing.recovery import recover
+from serving.predictionlog.writing.segment import OpenSegment
 from serving.settings import LogSettings
 
 MAX_COMMIT_BYTES: Final = 4 * 1024 * 1024

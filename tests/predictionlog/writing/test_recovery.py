@@ -4,7 +4,7 @@ import pytest
 
 from serving.errors import LogDamaged
 from serving.predictionlog.format import HEADER_BYTES, VERSION, closed
-from serving.predictionlog.verification import verify
+from serving.predictionlog.reading.verification import verify
 from tests.logs import a_committer, crash, frames_of, names_in, newest_segment, sequences
 
 

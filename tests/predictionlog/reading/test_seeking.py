@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.predictionlog.query import Query
+from serving.predictionlog.reading.query import Query
 from serving.predictionlog.records import encode_predictions
 from serving.settings import LogSettings
 from tests.ledger.cold import CENSUS_NUMBER, KNOWN, a_census_request

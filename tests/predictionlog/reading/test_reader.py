@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.predictionlog.query import Query
+from serving.predictionlog.reading.query import Query
+from serving.predictionlog.reading.verification import verify
 from serving.predictionlog.records import encode_predictions
-from serving.predictionlog.verification import verify
 from tests.logs import SETTINGS, a_committer, a_request, facts, frames_of, read_all, sequences
 
 

@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from serving.core.clock import Clock
-from serving.predictionlog.accounts import LIVE_PATTERN, Account, LeftAccounts, append_history
 from serving.predictionlog.format import HEAD, FrameType, SegmentHeader
 from serving.predictionlog.losses import Loss, decode_loss
-from serving.predictionlog.reader import Segment, list_segments
+from serving.predictionlog.reading.reader import Segment, list_segments
 from serving.predictionlog.scan import Run, scan
 from serving.predictionlog.source import Source
+from serving.predictionlog.writing.accounts import (
+    LIVE_PATTERN,
+    Account,
+    LeftAccounts,
+    append_history,
+)
 
 _SLACK_BYTES: Final = 64 * 1024 * 1024
 

@@ -7,14 +7,14 @@ import pytest
 
 from serving.core.predictions import NamedTensor, PredictionRecord
 from serving.core.tensors import DTYPES, Array
-from serving.predictionlog.records import decode_prediction, encode_predictions
-from serving.predictionlog.rendering import (
+from serving.predictionlog.reading.rendering import (
     MAX_ELEMENTS,
     printable,
     record_json,
     record_line,
     time_text,
 )
+from serving.predictionlog.records import decode_prediction, encode_predictions
 from tests.logs import DOUBLER, a_request, facts
 
 

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from serving.errors import LogStorageFull, LogUnavailable
-from serving.predictionlog.syncing import AioSync, Synced
+from serving.predictionlog.writing.syncing import AioSync, Synced
 from tests.logs import SETTINGS, FaultyFiles, a_writer, eventually, record, sequences
 
 IMPATIENT = SETTINGS.model_copy(update={"commit_timeout_s": 0.2})

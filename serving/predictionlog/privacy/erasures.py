@@ -24,8 +24,8 @@ from typing import Final
 import msgspec
 
 from serving.errors import LegalHold, NotReady
-from serving.predictionlog.holds import Hold, Holds
-from serving.predictionlog.subjects import (
+from serving.predictionlog.privacy.holds import Hold, Holds
+from serving.predictionlog.privacy.subjects import (
     DESTROYED,
     SECRET_OFFSET,
     SLOT_BYTES,

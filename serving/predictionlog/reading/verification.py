@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from serving.errors import SignatureInvalid
-from serving.predictionlog.findings import Finding, SegmentReport, VerificationReport
 from serving.predictionlog.heads import Head, open_head, read_envelope
-from serving.predictionlog.reader import Segment, list_segments, log_directories
+from serving.predictionlog.reading.findings import Finding, SegmentReport, VerificationReport
+from serving.predictionlog.reading.reader import Segment, list_segments, log_directories
+from serving.predictionlog.reading.segmentcheck import Progress, SegmentCheck
 from serving.predictionlog.removals import REMOVAL_NAME, Removal, is_first, read_removal
-from serving.predictionlog.segmentcheck import Progress, SegmentCheck
 from serving.trust.signatures import TrustedKeys
 
 _HEADLESS: Final = 2

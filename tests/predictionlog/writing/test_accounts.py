@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from serving.core.clock import SystemClock
-from serving.predictionlog.accounts import MAX_TICKETS, Accounts, LeftAccounts, read_history
 from serving.predictionlog.losses import Loss, decode_loss, encode_loss
-from serving.predictionlog.settling import settle_left
+from serving.predictionlog.writing.accounts import MAX_TICKETS, Accounts, LeftAccounts, read_history
+from serving.predictionlog.writing.settling import settle_left
 from tests.logs import NOW_NS, a_writer, record
 
 VERSION = "doubler@1"

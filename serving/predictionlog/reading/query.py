@@ -20,12 +20,17 @@ from typing import Final
 
 from serving.core.predictions import Fate, PredictionRecord
 from serving.errors import ParameterInvalid
-from serving.predictionlog.definitions import definitions_of
 from serving.predictionlog.format import Definition, SegmentHeader
-from serving.predictionlog.reader import Segment, SegmentReader, list_segments, log_directories
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.definitions import definitions_of
+from serving.predictionlog.reading.reader import (
+    Segment,
+    SegmentReader,
+    list_segments,
+    log_directories,
+)
 from serving.predictionlog.records import Fixed, principal_of, request_id_of, subject_of
 from serving.predictionlog.source import Source
-from serving.predictionlog.subjects import PayloadKeys
 
 _TRIES: Final = 5
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

@@ -7,8 +7,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from serving.predictionlog.comparison import FrameList, changed_extents, differences
-from serving.predictionlog.findings import Finding, SegmentReport
 from serving.predictionlog.format import (
     FIRST_FRAME,
     HEAD,
@@ -20,7 +18,9 @@ from serving.predictionlog.format import (
     SegmentHeader,
 )
 from serving.predictionlog.heads import Head
-from serving.predictionlog.reader import Segment
+from serving.predictionlog.reading.comparison import FrameList, changed_extents, differences
+from serving.predictionlog.reading.findings import Finding, SegmentReport
+from serving.predictionlog.reading.reader import Segment
 from serving.predictionlog.records import KEY, KEY_OFFSET
 from serving.predictionlog.scan import Damage, Run, Torn, scan
 from serving.predictionlog.source import WINDOW_BYTES, Source

@@ -18,9 +18,9 @@ from serving.predictionlog.payloads import (
     place_of,
     sealed,
 )
+from serving.predictionlog.privacy.subjects import NOBODY, model_mark
 from serving.predictionlog.records import Loggable
-from serving.predictionlog.subjectkeys import WorkerKeys
-from serving.predictionlog.subjects import NOBODY, model_mark
+from serving.predictionlog.writing.subjectkeys import WorkerKeys
 
 
 class Guard:

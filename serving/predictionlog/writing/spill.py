@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.errors import LogStorageFull, LogUnavailable, ServingError
-from serving.predictionlog.writer import LogIdentity, PredictionLogWriter
+from serving.predictionlog.writing.writer import LogIdentity, PredictionLogWriter
 
 Done = Callable[[ServingError | None], None]
 MakeWriter = Callable[[Path, LogIdentity], PredictionLogWriter]

@@ -4,7 +4,7 @@ import pytest
 
 from serving.core.predictions import Fate
 from serving.errors import ParameterInvalid
-from serving.predictionlog.query import Query, instant_ns
+from serving.predictionlog.reading.query import Query, instant_ns
 from serving.predictionlog.records import encode_predictions
 from tests.logs import NOW_NS, SETTINGS, a_committer, a_request, facts, read_all
 

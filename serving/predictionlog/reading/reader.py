@@ -25,6 +25,8 @@ from serving.predictionlog.format import (
     PreviousState,
     SegmentHeader,
 )
+from serving.predictionlog.privacy.subjects import PayloadKeys
+from serving.predictionlog.reading.seeking import MAX_NUMBERS, runs_naming
 from serving.predictionlog.records import (
     KEY,
     KEY_OFFSET,
@@ -43,9 +45,7 @@ from serving.predictionlog.scan import (
     scan,
     seal_ending_at,
 )
-from serving.predictionlog.seeking import MAX_NUMBERS, runs_naming
 from serving.predictionlog.source import Source, segment_paths
-from serving.predictionlog.subjects import PayloadKeys
 from serving.predictionlog.tree import Seal
 
 
