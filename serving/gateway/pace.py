@@ -15,7 +15,8 @@ through and finds out whether the model has become faster.
     frame_rows   of one frame: more than a batch only as far as a frame still runs in FRAME_SPAN_NS,
                  because what is in a frame has left the order of the queue; 1 where rows run alone
     part_rows    so many are worth a frame although every credit is spent: a part of PARTS that runs
-                 for PART_SPAN_NS, which is many times what a frame costs; else a whole frame
+                 for PART_SPAN_NS, which is many times what a frame costs; else a whole frame. No
+                 number is, where rows are so large, or may be, that bytes bound what is in flight
 """
 
 import math
@@ -58,7 +59,9 @@ class Pace:
         self._most_rows = admission.max_queued_rows
         # What is not batched may answer each row in another shape: an answer has one.
         self.frame_rows = self._most_frame_rows = channel.max_frame_rows if version.batched else 1
-        self.part_rows = self.frame_rows
+        whole_bytes = _row_bytes(version) * channel.max_frame_rows
+        self._divides = whole_bytes <= channel.max_frame_bytes
+        self.part_rows: float = math.inf
         self._most_batch_rows = version.batching.max_batch_size if version.batched else 1
         self._large_run_ns = 0.0
         self._large_rows = 0.0
@@ -105,7 +108,18 @@ class Pace:
         least = min(2 * self._cut_rows or self._most_batch_rows, self._most_batch_rows)
         spanned = int(FRAME_SPAN_NS / replica_row_ns)
         self.frame_rows = min(max(least, spanned, 1), self._most_frame_rows)
-        worth = max(PART_SPAN_NS / replica_row_ns, self.frame_rows / PARTS)
-        self.part_rows = min(math.ceil(worth), self.frame_rows)
+        if self._divides:
+            worth = max(PART_SPAN_NS / replica_row_ns, self.frame_rows / PARTS)
+            self.part_rows = min(math.ceil(worth), self.frame_rows)
         rows = max(WELCOME * self.longest_ns / self.row_ns, self.frame_rows * max(replicas, 1))
         self.room_rows = min(rows, self._most_rows)
+
+
+def _row_bytes(version: ModelVersion) -> float:
+    """Of the inputs of one row; without a limit where their shape or length is the caller's choice."""
+    total: float = 0
+    for tensor in version.inputs:
+        if tensor.datatype == "BYTES" or min(tensor.row_shape, default=1) < 0:
+            return math.inf
+        total += tensor.dtype.itemsize * math.prod(tensor.row_shape)
+    return total

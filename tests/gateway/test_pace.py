@@ -1,6 +1,10 @@
+import math
+from dataclasses import replace
+
 import pytest
 
 from serving.core.batches import BatchAnswer, BatchPart, RowFailure
+from serving.core.tensors import TensorSpecification
 from serving.gateway.pace import FORGOTTEN_NS, NEWEST_FIRST, WELCOME, Pace
 from serving.gateway_settings import AdmissionSettings, ChannelSettings
 from tests.plans import a_version
@@ -85,6 +89,21 @@ def test_part_runs_for_a_millisecond_and_is_a_quarter_of_a_frame(
     hear(pace, an_answer((32, BATCH_ROWS), run_ms=run_ms))
 
     assert pace.part_rows == part_rows
+
+
+@pytest.mark.parametrize("row_shape", [(-1,), (2048,)])
+def test_no_part_leaves_where_bytes_bound_what_is_in_flight(row_shape: tuple[int, ...]) -> None:
+    """Rows of 8 KiB, or of any length the caller likes, leave with credits alone."""
+    inputs = (TensorSpecification("x", "FP32", (-1, *row_shape)),)
+    pace = Pace(
+        replace(a_version(), inputs=inputs),
+        channel=ChannelSettings(),
+        admission=AdmissionSettings(),
+    )
+
+    hear(pace, an_answer((32, BATCH_ROWS), run_ms=1000))
+
+    assert pace.part_rows == math.inf
 
 
 def test_frame_is_one_batch_where_runs_are_slow(pace: Pace) -> None:

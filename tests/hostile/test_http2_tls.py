@@ -346,5 +346,7 @@ def test_client_that_never_reads_is_cut(calls: Http2Case) -> None:
             if not sender.send(wide(40), stream):
                 break  # Nothing more is read from a client that does not read.
         wait_until(lambda: len(calls.new_records()) >= 1)
-        wait_until(lambda: not calls.product.status()["grpc_connections"], within_s=2 * WRITE_S + 4)
+        wait_until(
+            lambda: not calls.product.status()["grpc_connections"], within_s=4 * WRITE_S + 10
+        )
     calls.ledger.unacknowledged = range(4)
