@@ -71,7 +71,17 @@ def test_embedded_ray_gets_a_token_and_stays_on_loopback(directory: DataDirector
         )
     )
     assert len(directory.ray_token_file.read_text()) == 64
-    assert (gateway.environment, ledger.environment, monitor.environment) == ({}, {}, {})
+    others = {**gateway.environment, **ledger.environment, **monitor.environment}
+    assert not [name for name in others if name.startswith("RAY")]
+
+
+def test_gateway_workers_give_large_bodies_back(directory: DataDirectory) -> None:
+    """Their allocator keeps no large block for later; other processes choose for themselves."""
+    plans = plan_children(Settings(), directory)
+
+    told = {plan.name for plan in plans if "MALLOC_MMAP_THRESHOLD_" in plan.environment}
+
+    assert told == {"gateway-0"}
 
 
 def test_cluster_of_the_operators_keeps_its_own_authentication(directory: DataDirectory) -> None:
