@@ -8,7 +8,8 @@ inference port over REST, and what the wires share.
 `outcomes` for the rest, described by `openapi`. `routes` is the table for everything that is not
 inference. `codec` has the protocol's messages, `facts` what both wires say of models, `compression` the
 content codings, `problems` the one table from error codes to statuses. `connections` is what both
-servers do with the connections of a port, `handshake` what comes before where it has `tls`.
+servers do with the connections of a port; where it has `tls`, `handshake` is what comes before, and `unread`
+what a client does not take.
 
 An adapter decodes, calls one method of the layer below and encodes; no rule about models or callers
 lives here.

@@ -5,7 +5,8 @@ deadline of its state, and looks now and then whether the certificate has change
 makes of that happens to it alone. One connection more than there may be is told so by the protocol of
 the port (`admit`); so is one that comes while the port goes down.
 
-On a port with TLS the handshake comes first (`serving.edge.handshake`).
+On a port with TLS the handshake comes first (`serving.edge.handshake`), and whether a client takes its
+answers is asked of the kernel (`serving.edge.unread`).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ import structlog
 
 from serving.edge.handshake import Handshakes
 from serving.edge.tls import ServerTls
+from serving.edge.unread import UnreadBytes
 from serving.errors import ConnectionsFull, Draining, ServingError
 
 logger = structlog.get_logger()
@@ -74,7 +76,7 @@ class PortConnections:
         self.tick = 0
         self.draining = False
         self._limits = limits
-        self._open: set[PortConnection] = set()
+        self._open: dict[PortConnection, UnreadBytes | None] = {}
         self._servers: list[asyncio.Server] = []
         self._handshakes: Handshakes | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -150,12 +152,15 @@ class PortConnections:
                 connection.abort()
         if self.tls is not None and self.tick % FOLLOW_TICKS == 0:
             self.tls.follow()
+            self._cut_who_do_not_read()
 
     # -- what connections tell ---------------------------------------------------------------------
 
-    def admit(self, connection: PortConnection) -> ServingError | None:
+    def admit(
+        self, connection: PortConnection, transport: asyncio.BaseTransport
+    ) -> ServingError | None:
         """Counts one more connection. Returns why it must be refused, if it must."""
-        self._open.add(connection)
+        self._open[connection] = None if self.tls is None else UnreadBytes(transport)
         if self.draining:
             return Draining("this server is going down; connect again")
         if len(self._open) > self._limits.max_connections:
@@ -163,11 +168,17 @@ class PortConnections:
         return None
 
     def forget(self, connection: PortConnection) -> None:
-        self._open.discard(connection)
+        self._open.pop(connection, None)
         if self._all_gone is not None and not self._open:
             self._all_gone.set()
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _cut_who_do_not_read(self) -> None:
+        most_ticks = self._limits.write_timeout_s / SWEEP_S
+        for connection, unread in list(self._open.items()):
+            if unread is not None and unread.waited_ticks(self.tick) > most_ticks:
+                connection.abort()
 
     def _shaking(self, make: Make, tls: ServerTls) -> Handshakes:
         limits = self._limits

@@ -310,15 +310,15 @@ class VersionQueue:
     def _flush(self) -> None:
         self._flush_is_due = False
         while self._waiting:
-            link = self._choose()
+            link, room = self._choose()
             if link is None:
                 return
-            self._send(link)
+            self._send(link, room)
 
-    def _send(self, link: ReplicaLink) -> None:
+    def _send(self, link: ReplicaLink, room: int) -> None:
         """Sends a frame of those who are next, unless one of them is not finite."""
         now_ns = self._clock.monotonic_ns()
-        calls = self._take(link, now_ns)
+        calls = self._take(link, room, now_ns=now_ns)
         if not calls:
             return
         try:
@@ -335,13 +335,14 @@ class VersionQueue:
             for call in left:
                 self._outcomes.broken(call)
 
-    def _choose(self) -> ReplicaLink | None:
-        """The replica that takes a frame now and has the fewest outstanding rows."""
-        links = self.links
-        if len(links) == 1:
-            return links[0] if self._room(links[0]) else None
-        free = [link for link in links if self._room(link)]
-        return min(free, key=lambda link: link.outstanding_rows, default=None)
+    def _choose(self) -> tuple[ReplicaLink | None, int]:
+        """The replica that takes a frame now and has the fewest outstanding rows; how many rows."""
+        best, most = None, 0
+        for link in self.links:
+            room = self._room(link)
+            if room and (best is None or link.outstanding_rows < best.outstanding_rows):
+                best, most = link, room
+        return best, most
 
     def _room(self, link: ReplicaLink) -> int:
         """How many rows a frame to this replica may have now; 0 where none may leave.
@@ -357,12 +358,12 @@ class VersionQueue:
             return 0
         return min(room, pace.frame_rows)
 
-    def _take(self, link: ReplicaLink, now_ns: int) -> list[Call]:
+    def _take(self, link: ReplicaLink, rows: int, *, now_ns: int) -> list[Call]:
         """The calls of the next frame. Those who cannot be answered in time are told so."""
         pace = self._pace
         needed_ns = pace.run_ns + link.outstanding_rows * pace.row_ns * len(self.links)
         horizon_ns = now_ns + int(needed_ns)
-        room = FrameRoom(self._room(link), self._most_bytes, now_ns, horizon_ns)
+        room = FrameRoom(rows, self._most_bytes, now_ns, horizon_ns)
         if self.queued_rows > pace.frame_rows:
             self._waiting.arrange(now_ns)
         self._waiting.take(room)

@@ -100,8 +100,8 @@ class Call:
 
     Fits `predictionlog.Loggable`: the names of the recorded facts are fixed there. kind: some of
     `predictionlog.format.KINDS`; who sets it sets `kinds` of its queue, too, for good: from then on each
-    frame is looked at, which costs 100 ns a call; to know when the last of a kind has ended would cost
-    every call at its end. segments: those of its route that it belongs to.
+    frame is looked at, which costs 0.12 us a call in frames of 16; to know when the last of a kind has
+    ended would cost every call at its end. segments: those of its route that it belongs to.
     """
 
     is_part: ClassVar[bool] = False

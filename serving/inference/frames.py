@@ -77,6 +77,10 @@ from serving.errors import FrameInvalid
 
 MAGIC: Final = b"SVF1"
 FORMAT_VERSION: Final = 1
+MOST_US: Final = 2**32 - 1
+"""What a frame can say about a time; more only after the process was stopped for over an hour."""
+_MAX_WAIT_US: Final = 120_000_000
+"""No frame lay in a socket longer: a time of sending that says so is not of our clock."""
 PREFIX: Final = Struct("<4sBBHQ")
 
 _INFER: Final = Struct("<Q8sIIHHI")
@@ -232,6 +236,12 @@ def decode_batch(body: memoryview) -> tuple[int, RowBatch]:
     links = tuple(SpanLink(*cursor.unpack(_LINK)) for _ in range(link_count))
     tensors = _decode_tensors(cursor, tensor_count, rows)
     return frame_id, RowBatch(Digest(digest.hex()), rows, tensors, budget_us, links, sent_us)
+
+
+def sent_ns_of(batch: RowBatch, now_ns: int) -> int:
+    """When a frame that was read now was sent; now, where that is not known."""
+    waited_us = (now_ns // 1000 - batch.sent_us) & MOST_US if batch.sent_us else 0
+    return now_ns - waited_us * 1000 if waited_us < _MAX_WAIT_US else now_ns
 
 
 def decode_answer(body: memoryview) -> tuple[int, BatchAnswer]:

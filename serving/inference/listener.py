@@ -33,6 +33,7 @@ from serving.gateway_settings import ChannelSettings
 from serving.inference.breaker import Breaker
 from serving.inference.connection import FrameConnection
 from serving.inference.counters import Counters, ReplicaStatistics
+from serving.inference.frames import MOST_US, sent_ns_of
 from serving.inference.merging import (
     PendingFrame,
     Slice,
@@ -50,10 +51,6 @@ _IDLE_WAIT_S: Final = 1.0
 _MAX_STRANGERS: Final = 64
 """Connections whose handshake is not over; more of them make room for the next."""
 _NO_DEADLINE: Final = 2**63 - 1
-_MAX_WAIT_US: Final = 120_000_000
-"""No frame lay in a socket longer: a time of sending that says so is not of our clock."""
-_MAX_US: Final = 2**32 - 1
-"""What a frame can say about a time; more only after the process was stopped for over an hour."""
 
 
 class BatchTracing(Protocol):
@@ -254,7 +251,7 @@ class ReplicaListener:
         self._batch_id += 1
         queue_us, run_us = queue_ns // 1000, (end_ns - start_ns) // 1000
         part = BatchPart(
-            rows, self._batch_id, rows, 0, min(queue_us, _MAX_US), min(run_us, _MAX_US)
+            rows, self._batch_id, rows, 0, min(queue_us, MOST_US), min(run_us, MOST_US)
         )
         for frame in split_outputs(slices, outputs, failures, part, padder=self._padder):
             self._answer(frame)
@@ -374,7 +371,7 @@ class ReplicaListener:
         except ElementsInvalid as error:
             raise FrameInvalid(str(error)) from error
         now_ns = self._clock.monotonic_ns()
-        sent_ns = _sent_ns(batch, now_ns) if self._place.shares_clock else now_ns
+        sent_ns = sent_ns_of(batch, now_ns) if self._place.shares_clock else now_ns
         deadline_ns = sent_ns + batch.budget_us * 1000 if batch.budget_us else _NO_DEADLINE
 
         def reply(answer: BatchAnswer) -> None:
@@ -399,9 +396,3 @@ class ReplicaListener:
         self._wake_reader.close()
         self._wake_writer.close()
         self._running.end()
-
-
-def _sent_ns(batch: RowBatch, now_ns: int) -> int:
-    """When a frame that was read now was sent; now, where that is not known."""
-    waited_us = (now_ns // 1000 - batch.sent_us) & _MAX_US if batch.sent_us else 0
-    return now_ns - waited_us * 1000 if waited_us < _MAX_WAIT_US else now_ns

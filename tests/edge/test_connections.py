@@ -17,7 +17,7 @@ class Noted:
         self.told: list[int | str] = []
         self._port = port
         self._fails = fails
-        self.refusal = port.admit(self)
+        self.refusal = port.admit(self, asyncio.Transport())
 
     def sweep(self, tick: int) -> None:
         self.told.append(tick)

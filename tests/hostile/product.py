@@ -38,6 +38,12 @@ SHORT_CALLS: Final[dict[str, Any]] = {
     "idle_timeout_s": 3.0,
     "write_timeout_s": 1.0,
 }
+SWEEPS_S: Final = 2.0
+"""How much later than its deadline something may end: two sweeps, who lingers, a busy machine."""
+HEAD_S: Final[float] = SHORT_CALLS["head_timeout_s"]
+BODY_S: Final[float] = SHORT_CALLS["body_timeout_s"]
+IDLE_S: Final[float] = SHORT_CALLS["idle_timeout_s"]
+WRITE_S: Final[float] = SHORT_CALLS["write_timeout_s"]
 PATIENT_S: Final = 20.0
 """Requests wait as long as a test keeps the model busy: refusing them is another module's case."""
 SEGMENT_BYTES: Final = 1 << 20

@@ -10,9 +10,10 @@ from typing import Final
 import pytest
 
 from serving.core.predictions import Fate
+from serving.edge.connections import LINGER_S
 from tests.catalogue import SLOW
 from tests.edge.grpc.wire import STREAM
-from tests.hostile.http2_cases import Http2Case, asking, assert_answer
+from tests.hostile.http2_cases import GONE_S, Http2Case, asking, assert_answer
 from tests.hostile.http2_wire import (
     ACK,
     END_HEADERS,
@@ -26,16 +27,11 @@ from tests.hostile.http2_wire import (
     frame,
     greeting,
     headers,
+    ping,
     settings,
 )
-from tests.hostile.product import SHORT_CALLS
+from tests.hostile.product import BODY_S, HEAD_S, IDLE_S, SWEEPS_S
 from tests.places import wait_until
-
-SWEEPS_S: Final = 2.0
-"""How much later than its deadline something may end: two sweeps, who lingers, a busy machine."""
-HEAD_S: Final[float] = SHORT_CALLS["head_timeout_s"]
-BODY_S: Final[float] = SHORT_CALLS["body_timeout_s"]
-IDLE_S: Final[float] = SHORT_CALLS["idle_timeout_s"]
 
 SILENT: Final[dict[str, tuple[bytes, float]]] = {
     "not a byte": (b"", HEAD_S),
@@ -71,6 +67,20 @@ def test_block_that_is_never_finished_is_cut(calls: Http2Case) -> None:
             assert time.monotonic() - started < HEAD_S + SWEEPS_S
             connection.try_send(continuation(b"", 1, 0))
             connection.read_for(0.1)
+
+
+def test_connection_cut_within_a_block_is_closed(calls: Http2Case) -> None:
+    """Who stays after the goodbye that a block without an end brought is told once, and closed: the
+    block is late no more, or its deadline would begin the wait for the client anew, for ever."""
+    with calls.connect() as connection:
+        connection.send(headers(block(calls.fields()), 1, 0), ping())
+        wait_until(
+            lambda: not calls.product.status()["grpc_connections"],
+            within_s=HEAD_S + LINGER_S + SWEEPS_S,
+        )
+        connection.ending(within_s=GONE_S)
+
+    assert [each.code for each in connection.goaways] == [Code.PROTOCOL_ERROR]
 
 
 def test_frame_that_is_never_finished_is_cut(calls: Http2Case) -> None:

@@ -33,14 +33,8 @@ from tests.hostile.http2_wire import (
     headers,
     reset,
 )
-from tests.hostile.product import SHORT_CALLS, Product, running_product
+from tests.hostile.product import BODY_S, HEAD_S, SWEEPS_S, WRITE_S, Product, running_product
 from tests.places import wait_until
-
-SWEEPS_S: Final = 2.0
-"""How much later than its deadline something may end: two sweeps, who lingers, a busy machine."""
-HEAD_S: Final[float] = SHORT_CALLS["head_timeout_s"]
-BODY_S: Final[float] = SHORT_CALLS["body_timeout_s"]
-WRITE_S: Final[float] = SHORT_CALLS["write_timeout_s"]
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +340,5 @@ def test_client_that_never_reads_is_cut(calls: Http2Case) -> None:
             if not sender.send(wide(40), stream):
                 break  # Nothing more is read from a client that does not read.
         wait_until(lambda: len(calls.new_records()) >= 1)
-        wait_until(
-            lambda: not calls.product.status()["grpc_connections"], within_s=4 * WRITE_S + 10
-        )
+        wait_until(lambda: not calls.product.status()["grpc_connections"], within_s=WRITE_S + 4)
     calls.ledger.unacknowledged = range(4)

@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             # None for a client that showed no certificate; one that was refused never gets here.
             self._heads = self._server.heads_of(encrypted.getpeercert(binary_form=True))
             self._known = self._heads.known
-        refusal = self._port.admit(self)
+        refusal = self._port.admit(self, transport)
         if refusal is not None:
             # Without lingering: one connection too many must not be held for the sake of manners.
             self._server.refused(refusal)

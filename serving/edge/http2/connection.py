@@ -110,7 +110,7 @@ class Http2Connection(asyncio.Protocol):
         encrypted = transport.get_extra_info("ssl_object")
         if encrypted is not None:
             self.certificate = encrypted.getpeercert(binary_form=True)
-        refusal = self._port.admit(self)
+        refusal = self._port.admit(self, transport)
         self._greet()
         if refusal is not None:
             self._server.refused(refusal)
@@ -306,7 +306,7 @@ class Http2Connection(asyncio.Protocol):
         limits, began = self.limits, self._reader.block_since
         if self._choked_since >= 0 and self._waited_s(self._choked_since) > limits.write_timeout_s:
             self.abort()
-        elif (self._state == State.PREFACE or began >= 0) and (
+        elif (self._state == State.PREFACE or (self._state == State.OPEN and began >= 0)) and (
             self._waited_s(max(began, self._since)) > limits.head_timeout_s
         ):
             self._give_up(ErrorCode.PROTOCOL_ERROR, "too slow")

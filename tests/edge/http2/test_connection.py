@@ -390,6 +390,6 @@ def test_a_connection_while_draining_is_told_so() -> None:
     """As one too many."""
     one = Connected()
     one.server.port.draining = True
-    refusal = one.server.port.admit(one.connection)
+    refusal = one.server.port.admit(one.connection, one.transport)
 
     assert isinstance(refusal, Draining)
